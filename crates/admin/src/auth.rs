@@ -7,7 +7,7 @@ mod role_table;
 
 use sha2::{Digest, Sha256};
 
-use crate::store::{COMMAND_LINE, SQL, TOKEN_FILES};
+use crate::store::{COMMAND_LINE, RULES, SQL, TOKEN_FILES};
 
 pub use known_tokens::Tokens;
 pub use require_role::{RoleGuard, require_role};
@@ -95,7 +95,7 @@ const RESERVED_NAMES: [&str; 3] = [SQL, COMMAND_LINE, TOKEN_FILES];
 
 /// What [`is_name`] asks for, in words.
 pub const NAME_FORM: &str = "1 to 100 bytes without control characters and without blanks around them, not \
-    `.` or `..`, and none of `sql`, `command line` and `serve --tokens`";
+    `.` or `..`, none of `sql`, `command line` and `serve --tokens`, and nothing that begins with `auto-bans/`";
 
 /// Whether a token may have this name: 1 to [`MAX_NAME`] bytes without control characters, not what
 /// the audit calls others and nothing that looks like it, and not what a URL cannot have as a part
@@ -103,6 +103,7 @@ pub const NAME_FORM: &str = "1 to 100 bytes without control characters and witho
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     !RESERVED_NAMES.iter().any(|reserved| text.eq_ignore_ascii_case(reserved))
+        && !text.to_ascii_lowercase().starts_with(RULES)
         && !matches!(text, "." | "..")
         && (1..=MAX_NAME).contains(&text.len())
         && text.trim().len() == text.len()
@@ -122,7 +123,7 @@ mod tests {
 
     #[test]
     fn whoever_is_refused_a_name_is_told_which_are_reserved() {
-        for name in RESERVED_NAMES {
+        for name in RESERVED_NAMES.into_iter().chain([RULES]) {
             assert!(NAME_FORM.contains(&format!("`{name}`")) && !is_name(name), "{name}");
         }
     }

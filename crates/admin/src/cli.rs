@@ -5,6 +5,7 @@ mod addresses;
 mod api_args;
 mod api_client;
 mod audit;
+mod auto_bans;
 mod backup;
 mod bans;
 mod context;
@@ -147,6 +148,9 @@ enum Command {
     /// Listeners, which routes are held to by their parentRefs.
     #[command(subcommand)]
     Listeners(documents::DocumentsCommand),
+    /// Automatic bans: rules that ban who sends too many requests of a kind.
+    #[command(subcommand)]
+    AutoBans(auto_bans::AutoBansCommand),
     /// Set, print and remove the HTML pages that people see whose request was denied.
     #[command(subcommand)]
     Pages(pages::PagesCommand),
@@ -210,6 +214,10 @@ impl Cli {
             Command::Geo(command) => block_on(geo::run(command)),
             Command::Pages(pages::PagesCommand::Documents(command)) => {
                 return documents::run(&command, Kind::Document(DocumentKind::Page));
+            }
+            Command::AutoBans(auto_bans::AutoBansCommand::List(api)) => block_on(auto_bans::list(&api)),
+            Command::AutoBans(auto_bans::AutoBansCommand::Documents(command)) => {
+                return documents::run(&command, Kind::Document(DocumentKind::AutoBan));
             }
             Command::Pages(pages::PagesCommand::Html(command)) => pages::run(&command),
             Command::Apply(args) => return documents::exit(args.run()),

@@ -145,6 +145,14 @@ impl Feed {
         self.shared().applied.borrow().snapshot.clone()
     }
 
+    /// The snapshot, once it is not `last` any more.
+    pub async fn after(&self, last: &Arc<Snapshot>) -> Arc<Snapshot> {
+        let mut applied = self.shared().applied.subscribe();
+        let newer = applied.wait_for(|state| !Arc::ptr_eq(&state.snapshot, last)).await;
+        // An error would mean that the sender is gone, which `self` holds.
+        newer.map_or_else(|_| last.clone(), |state| state.snapshot.clone())
+    }
+
     /// The snapshot with everything that was committed before the call, by the service or another
     /// program; an older one when the store cannot be read.
     pub async fn current(&self) -> Arc<Snapshot> {

@@ -134,6 +134,12 @@ finding_codes! {
     CountriesMissing = "countries_missing", Error,
         "there are geo rules and no country table",
         "bring one: `tidegate geo import FILE`";
+    AutoBansHeldBack = "auto_bans_held_back", Warning,
+        "a rule of automatic bans reached its `max_bans` within the last 10 minutes, and banned no more in that window",
+        "see whom it bans, `tidegate auto-bans list`: make it stricter, or raise `max_bans`";
+    AutoBansFull = "auto_bans_full", Warning,
+        "a rule of automatic bans dropped counters within the last 10 minutes because too many addresses came: it may have missed some",
+        "count fewer requests by it: a narrower `match`, or no `share`";
     GatewayLost = "gateway_lost", Error,
         "a gateway was not heard of for over 3 s",
         "see whether that Envoy runs and reaches the gateways' listener; `tidegate gateways` shows when it was last heard of";

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod auth;
+pub mod auto_bans;
 pub mod cli;
 pub mod feed;
 pub mod finding;

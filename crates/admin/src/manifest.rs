@@ -25,13 +25,14 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, those that others refer to first.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Document(DocumentKind::Listener),
         Self::Document(DocumentKind::Backend),
         Self::Document(DocumentKind::GeoRule),
         Self::Document(DocumentKind::Limit),
         Self::Document(DocumentKind::Page),
         Self::Document(DocumentKind::Route),
+        Self::Document(DocumentKind::AutoBan),
         Self::Ban,
         Self::AllowListEntry,
         Self::Flags,
@@ -46,6 +47,7 @@ impl Kind {
             Self::Document(DocumentKind::Limit) => ("Limit", "limits"),
             Self::Document(DocumentKind::Page) => ("Page", "pages"),
             Self::Document(DocumentKind::Route) => ("HTTPRoute", "routes"),
+            Self::Document(DocumentKind::AutoBan) => ("AutoBan", "auto-bans"),
             Self::Ban => ("Ban", "bans"),
             Self::AllowListEntry => ("AllowListEntry", "allow-list"),
             Self::Flags => ("Flags", "flags"),

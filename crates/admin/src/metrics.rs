@@ -114,6 +114,14 @@ metrics! {
         "what events may take in the database with their indexes (`limit`), and take (`taken`; while the whole database is under the limit, all of it)";
     STORE_READABLE: Gauge "tidegate_admin_store_readable" []
         "0 while the figures below could not be read: they are missing then";
+    AUTO_BANS: Counter "tidegate_admin_auto_bans" ["outcome"]
+        "addresses that reached the threshold of a rule of automatic bans: `banned`; `watched`, by a rule in shadow; `known`, that were banned already; `protected` and `allowed`, that are not banned; `held_back`, beyond the rule's `max_bans`; `failed`, when the database took nothing";
+    AUTO_BAN_COUNTERS: Gauge "tidegate_admin_auto_ban_counters" []
+        "counters of these rules, one for each rule and address; at most 100,000";
+    AUTO_BAN_COUNTERS_DROPPED: Counter "tidegate_admin_auto_ban_counters_dropped" []
+        "counters that were dropped for others though they had requests of the window";
+    AUTO_BAN_EVENTS_LATE: Counter "tidegate_admin_auto_ban_events_late" []
+        "events that came too late to be counted by a rule";
     EVENTS_NUMBERED: Counter "tidegate_admin_events_numbered" []
         "events that gates numbered, as far as is known";
     EVENTS_STORED: Counter "tidegate_admin_events_stored" []

@@ -93,6 +93,8 @@ problem_codes! {
         "there is no listener of this name";
     PageNotFound = "page_not_found", NOT_FOUND, "There is no page for this reason",
         "there is no page for this reason";
+    AutoBanNotFound = "auto_ban_not_found", NOT_FOUND, "There is no automatic ban of this name",
+        "there is no automatic ban of this name";
     TokenNotFound = "token_not_found", NOT_FOUND, "There is no token of this name",
         "there is no token of this name";
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "This path does not take this method",

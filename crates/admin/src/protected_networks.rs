@@ -73,6 +73,24 @@ impl ProtectedNetworks {
     }
 }
 
+/// Networks that are not the internet's: private and shared ones, link-local and unique local addresses (RFC 1918,
+/// 3927, 4193, 4291, 6598).
+const PRIVATE: [&str; 7] = [
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "100.64.0.0/10",
+    "169.254.0.0/16",
+    "fc00::/7",
+    "fe80::/10",
+];
+
+/// Whether `prefix` has an address of a private network.
+#[must_use]
+pub fn is_private(prefix: &Prefix) -> bool {
+    PRIVATE.iter().filter_map(|block| block.parse().ok()).any(|block| overlap(&block, prefix))
+}
+
 /// Whether two blocks have an address in common: then one contains the other's first.
 fn overlap(one: &Prefix, other: &Prefix) -> bool {
     let first = |block: &Prefix| -> IpAddr { block.ends().0 };
@@ -82,6 +100,26 @@ fn overlap(one: &Prefix, other: &Prefix) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn private_networks_are_known() {
+        let is_private = |text: &str| is_private(&text.parse().unwrap());
+        for text in [
+            "10.1.2.3",
+            "172.31.0.0/16",
+            "192.168.0.1",
+            "100.127.0.1",
+            "169.254.0.1",
+            "fd00::/64",
+            "fe80::1",
+            "0.0.0.0/0",
+        ] {
+            assert!(is_private(text), "{text}");
+        }
+        for text in ["11.0.0.1", "172.32.0.1", "192.169.0.1", "100.128.0.1", "2001:db8::/32", "fe00::1"] {
+            assert!(!is_private(text), "{text}");
+        }
+    }
 
     #[test]
     fn what_has_an_address_of_a_protected_network_is_found() {

@@ -1,6 +1,7 @@
 //! The whole service: store, feed and both listeners, started in this order and stopped in
 //! reverse.
 
+mod auto_bans;
 pub mod connections;
 pub mod limits;
 mod listener;
@@ -70,6 +71,7 @@ pub struct Service {
     stop: watch::Sender<bool>,
     listeners: [JoinHandle<()>; 2],
     departed: JoinHandle<()>,
+    auto_bans: JoinHandle<()>,
     token_uses: JoinHandle<()>,
     token_files: Option<PathBuf>,
     app: AppState,
@@ -155,6 +157,7 @@ impl Service {
                 )),
             ],
             departed: tokio::spawn(replaced_gateways::follow(app.gateways.clone(), Arc::clone(&app.store))),
+            auto_bans: tokio::spawn(auto_bans::follow(app.clone())),
             token_uses,
             token_files: config.tokens,
             app,
@@ -204,6 +207,9 @@ impl Service {
         let (people, gateways) = tokio::join!(people, gateways);
         people.context("people's listener").and(gateways.context("gateways' listener"))?;
         self.departed.abort();
+        self.auto_bans.abort();
+        // It holds the database until it has ended.
+        let _ = self.auto_bans.await;
         self.token_uses.await.context("uses of tokens")?;
         drop(self.app);
         Ok(())

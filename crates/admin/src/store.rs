@@ -6,6 +6,7 @@
 //! state at one moment, which the returned `seq` identifies.
 
 mod audit;
+mod auto_bans;
 mod ban_import;
 mod change;
 mod event_query;
@@ -23,15 +24,19 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tidegate_author::AutoBan;
 use tidegate_policy::check::PerCheck;
 use tidegate_policy::wire::event::{OpenEvent, VmId};
 use tidegate_policy::wire::sync::Gateway;
 use tokio::sync::{mpsc, watch};
 
+use crate::auto_bans::AutoBans;
+
 pub use audit::{AuditAnchor, AuditCheck, AuditFilter, AuditRow, MAX_AUDIT_FAULTS};
+pub use auto_bans::{RuleBan, RuleBans};
 pub use ban_import::{BanImport, ImportCounts, ImportedBan};
 pub use change::{
-    Author, COMMAND_LINE, Change, CommitOptions, Committed, IdempotencyKey, KeptRequest, Restored,
+    Author, COMMAND_LINE, Change, CommitOptions, Committed, IdempotencyKey, KeptRequest, RULES, Restored,
     RestoredTable, SQL, TOKEN_FILES, Unchanged, UnchangedRows,
 };
 pub use event_query::{EventFilter, EventPage, EventPosition, EventRow, EventTail};
@@ -173,6 +178,10 @@ pub trait Store: TableStore {
         by: &Author,
         dry_run: bool,
     ) -> Result<Restored, StoreError>;
+    /// The automatic bans, which count the events that are stored.
+    fn auto_bans(&self) -> &AutoBans;
+    /// Counts by these rules from now on.
+    fn set_auto_bans(&self, rules: Vec<Arc<AutoBan>>);
     /// State of the store, for health.
     fn health(&self) -> StoreHealth;
 }

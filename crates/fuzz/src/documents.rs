@@ -16,6 +16,7 @@ pub fn run(bytes: &[u8]) -> bool {
     let json = serde_json::from_slice(bytes).ok().map(|StrictValue(document)| document);
     let documents = [json, from_yaml(bytes)];
     for document in documents.into_iter().flatten() {
+        read |= author::read_auto_ban("a", &document).is_ok();
         read |= author::read_backend("a", &document).is_ok();
         read |= author::read_geo_rule("a", &document).is_ok();
         read |= author::read_limit("a", &document).is_ok();

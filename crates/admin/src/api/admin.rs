@@ -3,6 +3,7 @@
 mod allow_list;
 mod apply;
 mod audit;
+mod auto_bans;
 mod backends;
 mod backup;
 mod bans;
@@ -43,6 +44,7 @@ pub fn routes() -> Endpoints {
         .merge(geo::routes())
         .merge(geo_countries::routes())
         .merge(ip_monitor::routes())
+        .merge(named_documents::routes::<auto_bans::AutoBanRules>())
         .merge(named_documents::routes::<backends::Backends>())
         .merge(named_documents::routes::<geo_rules::GeoRuleDocuments>())
         .merge(named_documents::routes::<limits::Limits>())

@@ -16,6 +16,7 @@ use super::app_state::AppState;
 use super::endpoints::Endpoints;
 use super::openapi::about::About;
 use super::query::QueryParams;
+use crate::auto_bans::Outcome;
 use crate::feed::{RowStatus, Snapshot};
 use crate::gateways::GatewayStatus;
 use crate::metrics::{self as declared, MetricsPage};
@@ -64,6 +65,7 @@ async fn make_page(app: &AppState) -> String {
     feed(&mut page, &app.feed.snapshot(), health.trouble.is_some());
     gateways(&mut page, app);
     store(&mut page, &app.store.health());
+    auto_bans(&mut page, app);
     // Metrics that the database does not give are missing on the page.
     let recorded = recording::read_counts(app).await.ok();
     page.whether(&declared::STORE_READABLE, recorded.is_some());
@@ -164,6 +166,15 @@ fn store(page: &mut MetricsPage, health: &StoreHealth) {
     );
     let failing = |operation| health.faults.iter().filter(|fault| fault.operation == operation).count();
     page.gauges(&declared::STORE_FAILING, StoreOperation::ALL.map(|it| (it.name(), failing(it))));
+}
+
+fn auto_bans(page: &mut MetricsPage, app: &AppState) {
+    let totals = app.store.auto_bans().totals();
+    let outcomes = Outcome::ALL.map(|outcome| ([outcome.name()], totals.outcomes[outcome as usize]));
+    page.counters(&declared::AUTO_BANS, outcomes);
+    page.gauge(&declared::AUTO_BAN_COUNTERS, totals.counters as u64);
+    page.counter(&declared::AUTO_BAN_COUNTERS_DROPPED, totals.dropped);
+    page.counter(&declared::AUTO_BAN_EVENTS_LATE, totals.late);
 }
 
 fn events(page: &mut MetricsPage, counts: &RecordingCounts, silent: usize) {

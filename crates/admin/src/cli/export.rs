@@ -49,6 +49,7 @@ enum Exported {
     Limits,
     Backends,
     Pages,
+    AutoBans,
     Flags,
     /// All of these.
     All,
@@ -78,6 +79,7 @@ impl Exported {
             Self::Limits => vec![Kind::Document(DocumentKind::Limit)],
             Self::Backends => vec![Kind::Document(DocumentKind::Backend)],
             Self::Pages => vec![Kind::Document(DocumentKind::Page)],
+            Self::AutoBans => vec![Kind::Document(DocumentKind::AutoBan)],
             Self::Flags => vec![Kind::Flags],
             Self::All => Kind::ALL.to_vec(),
         }

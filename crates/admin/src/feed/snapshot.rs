@@ -7,7 +7,7 @@ use std::num::NonZeroI64;
 use std::sync::Arc;
 
 use serde_json::Value;
-use tidegate_author::{self as author, Backends, Listener, Listeners, Route};
+use tidegate_author::{self as author, AutoBan, Backends, Listener, Listeners, Route};
 use tidegate_policy::address::Prefix;
 use tidegate_policy::codec::FormatError;
 use tidegate_policy::digest::{BlobHash, SetDigest};
@@ -53,6 +53,8 @@ pub struct Snapshot {
     pub listeners: Documents<Listener>,
     /// The pages of denials.
     pub pages: Documents<Page>,
+    /// The rules of automatic bans.
+    pub auto_bans: Documents<AutoBan>,
     /// The country table that is in force, if one was imported.
     pub countries: Option<Arc<CountriesInfo>>,
     /// Digests of the tables that gateways load.
@@ -114,6 +116,7 @@ impl Snapshot {
             limits: Documents::default(),
             listeners: Documents::default(),
             pages: Documents::default(),
+            auto_bans: Documents::default(),
             countries: None,
             tables: TableDigests::default(),
             ips: IpMonitor::new(limit),
@@ -129,6 +132,7 @@ impl Snapshot {
             DocumentKind::Limit => &mut self.limits,
             DocumentKind::Listener => &mut self.listeners,
             DocumentKind::Page => &mut self.pages,
+            DocumentKind::AutoBan => &mut self.auto_bans,
         };
         (documents, &mut self.index)
     }
@@ -418,5 +422,13 @@ impl DocumentContent for Page {
 
     fn read(row: &DocumentRow, document: &Value) -> Result<Self, String> {
         author::read_page(&row.name, document).map_err(|problems| describe(&problems))
+    }
+}
+
+impl DocumentContent for AutoBan {
+    const KIND: DocumentKind = DocumentKind::AutoBan;
+
+    fn read(row: &DocumentRow, document: &Value) -> Result<Self, String> {
+        author::read_auto_ban(&row.name, document).map_err(|problems| describe(&problems))
     }
 }

@@ -4,8 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
+use tidegate_policy::address::Prefix;
 use utoipa::ToSchema;
 
+use super::auto_bans::RuleBans;
 use super::ban_import::{BanImport, ImportCounts};
 use super::tables::{DocumentKind, StoreTable};
 use super::tokens::TokenRow;
@@ -76,6 +78,8 @@ pub enum Change {
     },
     /// Write many bans, and remove those that their source no longer has.
     ImportBans(Arc<BanImport>),
+    /// Ban those who reached the threshold of a rule.
+    BanByRule(Arc<RuleBans>),
     /// Insert or replace a document; `created_at` of an existing row stays.
     PutDocument {
         /// Its kind.
@@ -137,6 +141,18 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// The prefixes whose bans it removes.
+    #[must_use]
+    pub fn unbanned(&self) -> Vec<Prefix> {
+        match self {
+            Self::Unban { keys } => keys.iter().filter_map(|key| key.parse().ok()).collect(),
+            Self::All { changes, .. } => changes.iter().flat_map(Self::unbanned).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// The `Idempotency-Key` of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IdempotencyKey {
@@ -174,6 +190,8 @@ pub const SQL: &str = "sql";
 pub const COMMAND_LINE: &str = "command line";
 /// The author of tokens that files have.
 pub const TOKEN_FILES: &str = "serve --tokens";
+/// What the authors of automatic bans begin with: the rule's name follows.
+pub const RULES: &str = "auto-bans/";
 
 impl From<&str> for Author {
     fn from(name: &str) -> Self {
@@ -190,7 +208,7 @@ pub struct Committed {
     pub rows: u64,
     /// Whether the condition did not hold.
     pub is_stale: bool,
-    /// What an import came to.
+    /// What an import came to, or the bans of a rule.
     pub import: ImportCounts,
 }
 

@@ -8,6 +8,7 @@
 mod aliases;
 mod append;
 mod audit;
+mod auto_bans;
 mod backup;
 mod ban_import;
 mod believed_clock;
@@ -60,6 +61,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use rusqlite::Connection;
+use tidegate_author::AutoBan;
 use tidegate_policy::check::PerCheck;
 use tidegate_policy::wire::event::{OpenEvent, VmId};
 use tidegate_policy::wire::sync::Gateway;
@@ -72,6 +74,7 @@ use super::{
     StatsFilter, Store, StoreError, StoreHealth, StoreTable, StoredRows, TableStore, TimelinePoint, TokenRow,
     TopOf, TopValue, time_text,
 };
+use crate::auto_bans::AutoBans;
 use append::AppendJob;
 use ban_import::ImportPlan;
 use connection::connect_reader;
@@ -365,10 +368,14 @@ impl Store for SqliteStore {
             plan = Some(self.plan(import).await?);
         }
         let by = by.clone();
+        let (taken_back, is_dry_run) = (change.unbanned(), options.dry_run);
         let (reply, answer) = oneshot::channel();
         self.database.queue.put_urgent(UrgentJob { change, plan, by, options, reply })?;
         let committed = answer.await.unwrap_or(Err(StoreError::Closed));
         drop(one_at_a_time);
+        if committed.is_ok() && !is_dry_run {
+            taken_back.iter().for_each(|prefix| self.database.auto_bans.forget(prefix));
+        }
         committed
     }
 
@@ -552,6 +559,17 @@ impl Store for SqliteStore {
         let job = RestoreJob { copy, by: by.clone(), reply, one_at_a_time };
         self.database.queue.put_restore(job)?;
         answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    fn auto_bans(&self) -> &AutoBans {
+        &self.database.auto_bans
+    }
+
+    fn set_auto_bans(&self, rules: Vec<Arc<AutoBan>>) {
+        let options = &self.database.options;
+        let every = if rules.is_empty() { options.ingest_every } else { options.ingest_with_rules_every };
+        self.database.auto_bans.set_rules(rules);
+        self.database.queue.set_ingest_every(every);
     }
 
     fn health(&self) -> StoreHealth {

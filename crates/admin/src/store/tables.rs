@@ -18,12 +18,14 @@ pub enum DocumentKind {
     Listener,
     /// An HTML page of denials.
     Page,
+    /// A rule of automatic bans. Of these no table of gateways is made.
+    AutoBan,
 }
 
 impl DocumentKind {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Route, Self::GeoRule, Self::Backend, Self::Limit, Self::Listener, Self::Page];
+    pub const ALL: [Self; 7] =
+        [Self::Route, Self::GeoRule, Self::Backend, Self::Limit, Self::Listener, Self::Page, Self::AutoBan];
 
     /// The names in the audit and of the table.
     const fn names(self) -> (&'static str, &'static str) {
@@ -34,6 +36,7 @@ impl DocumentKind {
             Self::Limit => ("limit", "limits"),
             Self::Listener => ("listener", "listeners"),
             Self::Page => ("page", "pages"),
+            Self::AutoBan => ("auto-ban", "auto_bans"),
         }
     }
 
@@ -49,7 +52,7 @@ impl DocumentKind {
 pub enum StoreTable {
     /// `ip_monitor`.
     Ip,
-    /// `routes`, `geo_rules`, `backends`, `limits`, `listeners`, `pages`.
+    /// `routes`, `geo_rules`, `backends`, `limits`, `listeners`, `pages`, `auto_bans`.
     Documents(DocumentKind),
     /// `flags`.
     Flags,

@@ -5,6 +5,7 @@ mod allow_list;
 mod apply;
 mod audit;
 mod auth;
+mod auto_bans;
 mod backends;
 mod backup;
 mod bans;

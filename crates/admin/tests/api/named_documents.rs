@@ -136,8 +136,26 @@ fn pages() -> Kind {
     }
 }
 
-fn kinds() -> [Kind; 6] {
-    [routes(), geo_rules(), backends(), limits(), listeners(), pages()]
+fn auto_bans() -> Kind {
+    let good = json!({"match": {"status": "4xx"}, "threshold": 10, "window": "1m", "ban": {"ttl": "1h"}});
+    Kind {
+        names: NAMES,
+        path: "/api/admin/auto-bans",
+        audited_as: "auto-ban",
+        not_found: "auto_ban_not_found",
+        table: None,
+        other: with(&good, "mode", json!("shadow")),
+        wrong: vec![
+            (with(&good, "match", json!({})), "/match", "required"),
+            (with(&good, "window", json!("25h")), "/window", "out_of_range"),
+            (json!([]), "", "wrong_type"),
+        ],
+        good,
+    }
+}
+
+fn kinds() -> [Kind; 7] {
+    [routes(), geo_rules(), backends(), limits(), listeners(), pages(), auto_bans()]
 }
 
 /// A service without the documents that are there from the start.

@@ -1,5 +1,6 @@
 //! `/api/admin/stats/...`: what requests there were, and how long they took. `docs/STATISTICS.md`.
 
+mod auto_bans;
 mod limits;
 mod paths;
 mod timeline;
@@ -18,6 +19,7 @@ use crate::time;
 /// All paths below it.
 pub fn routes() -> Endpoints {
     Endpoints::default()
+        .merge(auto_bans::routes())
         .merge(limits::routes())
         .merge(paths::routes())
         .merge(timeline::routes())

@@ -297,8 +297,13 @@ mod tests {
             let before = conn.total_changes();
             let left = job.work_left();
             let ledger = Ledger::new(conn, 1_795_456_801_000, Duration::ZERO);
-            let mut step =
-                AppendTransaction::new(conn, ledger, Budget::new(0), EventCounts::new(false)).unwrap();
+            let mut step = AppendTransaction::new(
+                conn,
+                ledger,
+                Budget::new(0),
+                EventCounts::new(false, crate::auto_bans::NewHits::new(std::sync::Arc::default())),
+            )
+            .unwrap();
             job.progress = job.run(&mut step, &|| stop).unwrap();
             step.ledger.write().unwrap();
             most = most.max(conn.total_changes() - before);

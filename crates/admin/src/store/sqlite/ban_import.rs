@@ -268,6 +268,21 @@ fn ms(seconds: UnixSeconds) -> i64 {
     i64::from(seconds) * 1_000
 }
 
+/// Bans the only ban of `import` at `now` (milliseconds, and as rows have it) beside what the row of its prefix says by now.
+/// Returns the rows written.
+pub(super) fn put_one(
+    conn: &Connection,
+    import: &BanImport,
+    now_ms: i64,
+    now: &str,
+) -> rusqlite::Result<usize> {
+    let Some(ban) = import.bans.first() else { return Ok(0) };
+    match (Planner { conn, import, now: now_ms }).of_ban(0, ban)? {
+        Some(step) => write(conn, import, &[step], now),
+        None => Ok(0),
+    }
+}
+
 /// Carries out an import as it was planned, in the write transaction that `audit` is for. Returns its
 /// counts, and how many rows were written.
 pub(super) fn apply(

@@ -11,6 +11,7 @@ use super::integers::to_sql;
 use super::recording_stats;
 use super::rollups::RollupCounts;
 use super::top_counts::NewCounts;
+use crate::auto_bans::NewHits;
 
 /// Counts of one transaction, not yet written.
 pub(super) struct EventCounts {
@@ -18,17 +19,20 @@ pub(super) struct EventCounts {
     top: NewCounts,
     /// `None`: no statistics are kept.
     rollups: Option<RollupCounts>,
+    /// What automatic bans count.
+    auto_bans: NewHits,
     /// How many more (or, negative, fewer) events the ledger has without their end.
     incomplete: i64,
 }
 
 impl EventCounts {
-    /// Without any; `statistics`: whether requests that have ended are counted by kind.
-    pub(super) fn new(statistics: bool) -> Self {
+    /// Without any; `statistics`: whether requests that have ended are counted by kind; `auto_bans`: by which rules.
+    pub(super) fn new(statistics: bool, auto_bans: NewHits) -> Self {
         Self {
             checks: CheckTotals::default(),
             top: NewCounts::default(),
             rollups: statistics.then(RollupCounts::default),
+            auto_bans,
             incomplete: 0,
         }
     }
@@ -59,6 +63,7 @@ impl EventCounts {
     }
 
     fn ended(&mut self, event: &TrafficEvent) {
+        self.auto_bans.note(event);
         if let Some(rollups) = &mut self.rollups {
             rollups.add(event);
             self.top.add_values(event);
@@ -66,8 +71,8 @@ impl EventCounts {
     }
 
     /// Writes the counts at `now` (milliseconds), before the transaction is committed. If it is not
-    /// committed, what `database` has cached must be forgotten.
-    pub(super) fn write(self, conn: &Connection, database: &Database, now: i64) -> rusqlite::Result<()> {
+    /// committed, what `database` has cached must be forgotten. Returns what automatic bans count once it is.
+    pub(super) fn write(self, conn: &Connection, database: &Database, now: i64) -> rusqlite::Result<NewHits> {
         self.checks.write(conn)?;
         recording_stats::add_incomplete(conn, self.incomplete)?;
         database.top_counts.with(conn, |top| {
@@ -77,6 +82,7 @@ impl EventCounts {
             if top.is_due() || self.incomplete != 0 { top.write(conn) } else { Ok(()) }
         })?;
         let ages = database.options.rollup_ages();
-        self.rollups.map_or(Ok(()), |rollups| rollups.write(conn, &database.rollups, ages, now))
+        self.rollups.map_or(Ok(()), |rollups| rollups.write(conn, &database.rollups, ages, now))?;
+        Ok(self.auto_bans)
     }
 }

@@ -17,6 +17,7 @@ use super::queue::Queue;
 use super::rollups::RollupState;
 use super::schema::DatabaseState;
 use super::top_counts::SharedTopCounts;
+use crate::auto_bans::AutoBans;
 use crate::lock::locked;
 use crate::store::{DiskSpace, StoreHealth, StoreOperation, time_text};
 
@@ -35,6 +36,8 @@ pub(super) struct Database {
     pub(super) path: PathBuf,
     /// The options that it was opened with.
     pub(super) options: Options,
+    /// The automatic bans.
+    pub(super) auto_bans: AutoBans,
     /// Jobs for the writer.
     pub(super) queue: Queue,
     /// Latest reports of the gateways.
@@ -84,6 +87,7 @@ impl Database {
     pub(super) fn new(path: PathBuf, options: Options, file: FileId, look: DatabaseState) -> Self {
         Self {
             path,
+            auto_bans: AutoBans::default(),
             queue: Queue::new(options.ingest_every),
             options,
             gateway_reports: GatewayReports::default(),

@@ -187,6 +187,7 @@ impl Housekeeper {
         }
         let day = day_of(now - millis(options.top_values_for));
         while is_more(self.step(conns, HousekeepingStep::TrimTopValues(day))) {}
+        while is_more(self.step(conns, HousekeepingStep::TrimAutoBans)) {}
         Ok(())
     }
 

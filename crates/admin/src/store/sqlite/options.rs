@@ -17,6 +17,8 @@ pub struct Options {
     /// Without a backlog, transactions of events begin at most this often: during each, a
     /// `sqlite3` without a timeout is refused. The answer to a post may take this long.
     pub ingest_every: Duration,
+    /// The same while there are rules of automatic bans: who is to be banned waits for that.
+    pub ingest_with_rules_every: Duration,
     /// After this long without a write one is tried, so that health knows whether it works.
     pub try_write_after: Duration,
     /// How often to look for changes by other programs.
@@ -64,6 +66,7 @@ impl Default for Options {
             over_limit_for: Duration::from_secs(60),
             busy_for: Duration::from_secs(2),
             ingest_every: Duration::from_millis(250),
+            ingest_with_rules_every: Duration::from_millis(25),
             try_write_after: Duration::from_secs(10),
             look_every: Duration::from_millis(50),
             housekeeping_every: Duration::from_secs(60),

@@ -2,6 +2,7 @@
 //! and housekeeping take turns.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -138,6 +139,8 @@ pub(super) enum HousekeepingStep {
     KeepFormer(Vec<FormerChange>),
     /// Note when these tokens (by their hashes) were last used (milliseconds).
     TokensUsed(Vec<(String, i64)>),
+    /// Forget earlier bans by rules.
+    TrimAutoBans,
     /// Remove the oldest events.
     TrimEvents,
     /// Remove rows of the change log below this number.
@@ -200,8 +203,8 @@ impl WriterTask {
 
 /// The waiting jobs.
 pub(super) struct Queue {
-    /// See [`Options::ingest_every`](super::Options::ingest_every).
-    ingest_every: Duration,
+    /// Microseconds; see [`Options::ingest_every`](super::Options::ingest_every).
+    ingest_every: AtomicU64,
     lanes: Mutex<Lanes>,
     wake: Condvar,
 }
@@ -295,9 +298,20 @@ impl Lanes {
     }
 }
 
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
 impl Queue {
     pub(super) fn new(ingest_every: Duration) -> Self {
+        let ingest_every = AtomicU64::new(micros(ingest_every));
         Self { ingest_every, lanes: Mutex::default(), wake: Condvar::new() }
+    }
+
+    /// Transactions of events begin at most this often from now on.
+    pub(super) fn set_ingest_every(&self, every: Duration) {
+        self.ingest_every.store(micros(every), Ordering::Relaxed);
+        self.wake.notify_one();
     }
 
     /// Waits for a task; [`WriterTask::Idle`] after 500 ms without any (100 ms if `locked_out`).
@@ -306,14 +320,15 @@ impl Queue {
         let mut lanes = locked(&self.lanes);
         loop {
             let now = Instant::now();
-            if let Some(work) = lanes.next(now, self.ingest_every) {
+            let every = Duration::from_micros(self.ingest_every.load(Ordering::Relaxed));
+            if let Some(work) = lanes.next(now, every) {
                 return work;
             }
             let until_idle = idle_at.saturating_duration_since(now);
             if until_idle.is_zero() {
                 return WriterTask::Idle;
             }
-            let wait = lanes.ingest_wait(now, self.ingest_every).map_or(until_idle, |w| w.min(until_idle));
+            let wait = lanes.ingest_wait(now, every).map_or(until_idle, |w| w.min(until_idle));
             lanes = self.wake.wait_timeout(lanes, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
     }

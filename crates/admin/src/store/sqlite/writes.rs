@@ -8,7 +8,7 @@ use super::audit::Auditor;
 use super::ban_import::{self, ImportPlan};
 use super::ip_monitor::List;
 use super::schema::read_state;
-use super::{change_log, countries, documents, flags, idempotency, ip_monitor, tokens};
+use super::{auto_bans, change_log, countries, documents, flags, idempotency, ip_monitor, tokens};
 use crate::store::{Author, Change, Committed, ImportCounts, UnchangedRows, time_text};
 
 /// Applies `change`, by the author `by`, in the write transaction that `conn` is in, if `only_if` holds
@@ -52,6 +52,7 @@ pub(super) fn apply(
         }
         Change::Unban { keys } => {
             aliases.follow(conn, usize::MAX)?;
+            auto_bans::forget(conn, keys)?;
             ip_monitor::remove(&audit, aliases, List::Bans, keys)?
         }
         Change::Disallow { keys } => {
@@ -69,6 +70,12 @@ pub(super) fn apply(
             };
             let rows;
             (import, rows) = ban_import::apply(&audit, bans, plan)?;
+            rows
+        }
+        Change::BanByRule(bans) => {
+            aliases.follow(conn, usize::MAX)?;
+            let rows;
+            (import, rows) = auto_bans::put(&audit, aliases, bans, now_ms)?;
             rows
         }
         Change::SetFlags { flags: states } => flags::set(&audit, states)?,

@@ -7,6 +7,7 @@ mod rollout;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -14,6 +15,7 @@ use axum::extract::State;
 use axum::http::Uri;
 use jiff::Timestamp;
 use serde::Serialize;
+use tidegate_author::AutoBan;
 use tidegate_policy::tables::Table;
 use utoipa::ToSchema;
 
@@ -23,6 +25,7 @@ use crate::api::endpoints::Endpoints;
 use crate::api::openapi::about::About;
 use crate::api::query::{QueryParams, shortened};
 use crate::auth::Role;
+use crate::auto_bans::{Outcome, RuleState};
 use crate::feed::{self, FeedHealth, Quarantined, RowStatus, Snapshot, TableDigest};
 use crate::finding::{Finding, FindingCode, Severity};
 use crate::gateways::LOST_AFTER;
@@ -194,6 +197,7 @@ pub async fn findings(
     found.extend(references::backends(unknown_backends));
     found.extend(references::listeners(snapshot));
     found.extend(references::routes(snapshot));
+    found.extend(app.store.auto_bans().states().iter().flat_map(auto_ban_reasons));
     // If this cannot be read, the findings above say so.
     if rollout::is_any_in_shadow(&snapshot.flags)
         && let Ok(checks) = app.store.checks().await
@@ -201,6 +205,25 @@ pub async fn findings(
         found.extend(rollout::shadow(&snapshot.flags, &checks));
     }
     found
+}
+
+/// What is wrong with a rule of automatic bans.
+fn auto_ban_reasons((rule, state): &(Arc<AutoBan>, RuleState)) -> Vec<Finding> {
+    let mut reasons = Vec::new();
+    let AutoBan { name, max_bans, window_s, .. } = &**rule;
+    if state.holds_back {
+        let held = state.outcomes[Outcome::HeldBack as usize];
+        reasons.push(FindingCode::AutoBansHeldBack.says(format!(
+            "the automatic ban `{name}` wanted more than {max_bans} bans within {window_s} s: {held} are held back so far"
+        )));
+    }
+    if state.is_full {
+        let dropped = state.dropped;
+        reasons.push(FindingCode::AutoBansFull.says(format!(
+            "the automatic ban `{name}` counts more addresses than it has room for: {dropped} were forgotten so far"
+        )));
+    }
+    reasons
 }
 
 fn millis(span: Duration) -> u64 {

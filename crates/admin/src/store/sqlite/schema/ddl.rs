@@ -182,6 +182,14 @@ CREATE TABLE IF NOT EXISTS top_values (
   last_ms INTEGER NOT NULL,
   PRIMARY KEY (day, kind, place)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS auto_ban_history (
+  key TEXT NOT NULL,
+  rule TEXT NOT NULL,
+  bans INTEGER NOT NULL,
+  forget_at INTEGER NOT NULL,
+  PRIMARY KEY (key, rule)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS auto_ban_history_forget_at ON auto_ban_history (forget_at);
 CREATE TABLE IF NOT EXISTS audit (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   at TEXT NOT NULL,
@@ -226,7 +234,7 @@ pub(super) fn first_listeners() -> String {
 }
 
 /// Tables, indexes and views besides those of [`StoreTable`].
-const OTHER_OBJECTS: [&str; 21] = [
+const OTHER_OBJECTS: [&str; 23] = [
     "change_log",
     "former_rows",
     "tokens",
@@ -245,6 +253,8 @@ const OTHER_OBJECTS: [&str; 21] = [
     "rollup_keys",
     "rollups",
     "top_values",
+    "auto_ban_history",
+    "auto_ban_history_forget_at",
     "audit",
     "audit_target",
     "traffic_events",

@@ -8,7 +8,7 @@ use crate::store::sqlite::{audit, meta};
 pub(super) const OLDEST: i64 = 3;
 
 /// What makes the next version of each, from [`OLDEST`] on.
-const STEPS: [fn(&Connection) -> rusqlite::Result<()>; 5] = [from_3, from_4, from_5, from_6, from_7];
+const STEPS: [fn(&Connection) -> rusqlite::Result<()>; 6] = [from_3, from_4, from_5, from_6, from_7, from_8];
 
 /// Upgrades a database of version `found`, in the write transaction that `conn` is in.
 pub(super) fn run(conn: &Connection, found: i64) -> rusqlite::Result<()> {
@@ -65,6 +65,11 @@ fn from_7(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch("ALTER TABLE ip_monitor ADD COLUMN source TEXT")
 }
 
+/// Automatic bans have tables, which are created with all that is missing.
+fn from_8(_: &Connection) -> rusqlite::Result<()> {
+    Ok(())
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     /// Makes a database of version 3 with a token, a change and its audit of one of this version.
@@ -74,6 +79,8 @@ DROP TABLE rollups;
 DROP TABLE rollup_keys;
 DROP TABLE top_values;
 DROP TABLE listeners;
+DROP TABLE auto_bans;
+DROP TABLE auto_ban_history;
 DROP TRIGGER audit_changed;
 DROP TRIGGER audit_removed;
 ALTER TABLE ip_monitor DROP COLUMN source;

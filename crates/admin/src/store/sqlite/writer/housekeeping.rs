@@ -1,11 +1,14 @@
 //! Housekeeping steps, each in a transaction of its own.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use tidegate_policy::wire::event::VmId;
 
 use super::{TransactionEnd, Writer};
+use crate::auto_bans::NewHits;
 use crate::store::sqlite::append::MAX_ROWS;
+use crate::store::sqlite::auto_bans;
 use crate::store::sqlite::change_log;
 use crate::store::sqlite::counts::EventCounts;
 use crate::store::sqlite::error::sql_error;
@@ -43,6 +46,7 @@ impl Writer {
             HousekeepingStep::DropExpired(rows) => ip_monitor::drop_expired(conn, rows),
             HousekeepingStep::KeepFormer(changes) => former_rows::write(conn, changes),
             HousekeepingStep::TokensUsed(uses) => tokens::note_used(conn, uses),
+            HousekeepingStep::TrimAutoBans => auto_bans::trim(conn, now, MAX_ROWS / 2),
             HousekeepingStep::TrimEvents => events::trim(conn, MAX_ROWS / 2),
             HousekeepingStep::TrimLog(below) => change_log::trim(conn, *below, MAX_ROWS),
             HousekeepingStep::GiveUp(opens) => self.give_up(opens, now),
@@ -69,7 +73,8 @@ impl Writer {
         // Loaded before: events that are given up are not counted again then.
         self.database.top_counts.with(&self.conn, |_| Ok(()))?;
         let mut ledger = Ledger::new(&self.conn, now, self.database.options.pending_for);
-        let mut counts = EventCounts::new(self.database.options.statistics);
+        let no_hits = NewHits::new(Arc::default());
+        let mut counts = EventCounts::new(self.database.options.statistics, no_hits);
         let mut given_up = 0;
         for &open in opens {
             if let Some(event) = open_events::give_up(&self.conn, &mut ledger, open, now)? {

@@ -5,6 +5,7 @@ use std::time::Instant;
 use rusqlite::Connection;
 
 use super::{TransactionEnd, Writer};
+use crate::auto_bans::NewHits;
 use crate::store::sqlite::append::{AppendTransaction, Budget, Progress};
 use crate::store::sqlite::counts::EventCounts;
 use crate::store::sqlite::database::Database;
@@ -32,9 +33,10 @@ impl Writer {
         });
         self.note_failure(&outcome);
         match outcome {
-            Ok((TransactionEnd::Durable, progress)) => {
+            Ok((TransactionEnd::Durable, (progress, hits))) => {
                 let rest = answer_ingest(jobs, progress);
                 self.database.queue.return_ingest(rest);
+                self.database.auto_bans.count(&hits, time_text::now_ms());
             }
             Ok((TransactionEnd::Lost, _)) => self.database.queue.return_ingest(jobs),
             // The recorder keeps what was not stored, and posts it again.
@@ -42,11 +44,12 @@ impl Writer {
         }
     }
 
-    /// Returns the progress of each job; those that were not reached are missing.
+    /// Returns the progress of each job, of which those that were not reached are missing, and what automatic bans
+    /// count.
     fn ingest_in_transaction(
         &mut self,
         jobs: &[Queued<IngestJob>],
-    ) -> Result<(TransactionEnd, Vec<Progress>), StoreError> {
+    ) -> Result<(TransactionEnd, (Vec<Progress>, NewHits)), StoreError> {
         let before = self.conn.total_changes();
         let database = &self.database;
         let progress = store_jobs(&self.conn, database, jobs).map_err(|e| sql_error(&e))?;
@@ -97,7 +100,7 @@ fn store_jobs(
     conn: &Connection,
     database: &Database,
     jobs: &[Queued<IngestJob>],
-) -> rusqlite::Result<Vec<Progress>> {
+) -> rusqlite::Result<(Vec<Progress>, NewHits)> {
     // Loaded before new events are written, which would be counted twice otherwise.
     database.top_counts.with(conn, |_| Ok(()))?;
     let now = time_text::now_ms();
@@ -107,7 +110,8 @@ fn store_jobs(
         Ok(())
     };
     let ledger = || Ledger::new(conn, now, database.options.pending_for);
-    let counts = EventCounts::new(database.options.statistics);
+    let hits = NewHits::new(database.auto_bans.rules());
+    let counts = EventCounts::new(database.options.statistics, hits);
     let budget = Budget::new(jobs.iter().map(|waiting| waiting.job.work()).sum());
     let mut step = AppendTransaction::new(conn, ledger(), budget, counts)?;
     let mut progress = Vec::with_capacity(jobs.len());
@@ -137,6 +141,6 @@ fn store_jobs(
         }
     }
     count_refused(step.ledger.write()?)?;
-    step.counts.write(conn, database, now)?;
-    Ok(progress)
+    let hits = step.counts.write(conn, database, now)?;
+    Ok((progress, hits))
 }

@@ -1,0 +1,187 @@
+//! Bans by rules: rows of `ip_monitor` whose source is the rule, and how often each prefix was banned,
+//! by which its next ban is longer.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use serde_json::{Value, json};
+use tidegate_author::AutoBan;
+use tidegate_policy::address::Prefix;
+
+use super::aliases::AddressAliases;
+use super::audit::Auditor;
+use super::integers::to_sql;
+use super::rows;
+use super::{ban_import, ip_monitor};
+use crate::store::{BanImport, ImportCounts, ImportedBan, IpRow, RuleBan, RuleBans, StoreTable, time_text};
+
+/// Prefixes whose bans are remembered; those that would be forgotten soonest go first.
+const MAX_REMEMBERED: i64 = 100_000;
+
+/// Writes the bans at `now` (milliseconds), in the write transaction that `audit` is for. Returns how many are
+/// new, there already, or allowed; and how many rows were written.
+pub(super) fn put(
+    audit: &Auditor<'_>,
+    aliases: &AddressAliases,
+    bans: &RuleBans,
+    now: i64,
+) -> rusqlite::Result<(ImportCounts, usize)> {
+    let mut counts = ImportCounts::default();
+    let mut written = 0;
+    for ban in &bans.bans {
+        let ip = ban.prefix.to_string();
+        if ip_monitor::is_allowed(audit.conn, aliases, &ip, now)? {
+            counts.allowed += 1;
+            continue;
+        }
+        let held: Option<IpRow> = rows::row(audit.conn, StoreTable::Ip, &ip)?;
+        let rows = match bans.rule.is_shadow {
+            true => watch(audit, bans, ban, held.as_ref(), now)?,
+            false => put_one(audit, bans, ban, held.as_ref(), now)?,
+        };
+        match rows {
+            0 => counts.kept += 1,
+            _ => counts.added += 1,
+        }
+        written += rows;
+    }
+    Ok((counts, written))
+}
+
+/// Whether a row still says what it says at `now`.
+fn is_in_force(row: &IpRow, now: i64) -> bool {
+    row.expires_at.as_deref().and_then(time_text::to_ms).is_none_or(|end| now < end)
+}
+
+/// Bans; returns the rows written: none where it is banned already, for at least as long by hand, or by
+/// this rule: requests that were under way when it was banned are no repetition.
+fn put_one(
+    audit: &Auditor<'_>,
+    bans: &RuleBans,
+    ban: &RuleBan,
+    held: Option<&IpRow>,
+    now: i64,
+) -> rusqlite::Result<usize> {
+    let rule = &*bans.rule;
+    let source = rule.source();
+    let is_mine = |row: &&IpRow| {
+        let sources = row.source.as_deref().unwrap_or_default();
+        is_in_force(row, now)
+            && row.status.eq_ignore_ascii_case("banned")
+            && sources.split(',').any(|name| name == source)
+    };
+    if held.filter(is_mine).is_some() && !rule.matches.has_banned() {
+        return Ok(0);
+    }
+    let earlier = earlier_bans(audit.conn, rule, &ban.prefix, now)?;
+    let ttl = i64::from(rule.ttl_after(earlier));
+    let end = now.div_euclid(1_000) + i64::from(now.rem_euclid(1_000) > 0) + ttl;
+    let reason = Some(Arc::from(bans.reason(ban)));
+    let expires = tidegate_policy::UnixSeconds::try_from(end).ok();
+    let import = BanImport {
+        source: Some(source),
+        replaces: false,
+        bans: vec![ImportedBan { prefix: ban.prefix, expires, reason }],
+    };
+    let rows = ban_import::put_one(audit.conn, &import, now, audit.now)?;
+    if rows > 0 {
+        remember(audit.conn, rule, &ban.prefix, earlier.saturating_add(1), end)?;
+        tell(audit, bans, ban, held, "ban")?;
+    }
+    Ok(rows)
+}
+
+/// Watches, unless anything is said of the prefix already; returns the rows written.
+fn watch(
+    audit: &Auditor<'_>,
+    bans: &RuleBans,
+    ban: &RuleBan,
+    held: Option<&IpRow>,
+    now: i64,
+) -> rusqlite::Result<usize> {
+    if held.is_some_and(|row| is_in_force(row, now)) {
+        return Ok(0);
+    }
+    let end = time_text::from_ms(now.saturating_add(i64::from(bans.rule.ttl_s) * 1_000));
+    let rows = audit
+        .conn
+        .prepare_cached(
+            "INSERT OR REPLACE INTO ip_monitor (ip, status, reason, created_at, updated_at, expires_at, source)
+             VALUES (?1, 'watched', ?2, ?3, ?3, ?4, ?5)",
+        )?
+        .execute(params![
+            ban.prefix.to_string(),
+            bans.reason(ban),
+            audit.now,
+            end,
+            bans.rule.source()
+        ])?;
+    tell(audit, bans, ban, held, "watch")?;
+    Ok(rows)
+}
+
+/// Writes the audit: the row, and the requests that caused it.
+fn tell(
+    audit: &Auditor<'_>,
+    bans: &RuleBans,
+    ban: &RuleBan,
+    held: Option<&IpRow>,
+    kind: &str,
+) -> rusqlite::Result<()> {
+    let ip = ban.prefix.to_string();
+    let row: Option<IpRow> = rows::row(audit.conn, StoreTable::Ip, &ip)?;
+    let shown = row.as_ref().map(ip_monitor::audit_json).unwrap_or_default();
+    let mut shown: Value = serde_json::from_str(&shown).unwrap_or_default();
+    shown["source"] = json!(row.and_then(|row| row.source));
+    shown["requests"] = json!(ban.bad);
+    shown["of"] = json!(ban.all);
+    shown["within_s"] = json!(bans.rule.window_s);
+    audit.write(kind, &ip, held.map(ip_monitor::audit_json), Some(shown.to_string()))
+}
+
+/// How often the rule has banned the prefix, as far as that is not forgotten.
+fn earlier_bans(conn: &Connection, rule: &AutoBan, prefix: &Prefix, now: i64) -> rusqlite::Result<u32> {
+    let bans: Option<i64> = conn
+        .prepare_cached("SELECT bans FROM auto_ban_history WHERE key = ?1 AND rule = ?2 AND forget_at > ?3")?
+        .query_row(params![prefix.to_string(), rule.name, now.div_euclid(1_000)], |row| row.get(0))
+        .optional()?;
+    Ok(bans.and_then(|bans| u32::try_from(bans).ok()).unwrap_or_default())
+}
+
+/// Remembers the ban that ends at the second `end`, if the next one would be longer.
+fn remember(conn: &Connection, rule: &AutoBan, prefix: &Prefix, bans: u32, end: i64) -> rusqlite::Result<()> {
+    if rule.factor > 1 {
+        let forget_at = end.saturating_add(rule.max_ttl_s.into());
+        conn.prepare_cached(
+            "INSERT OR REPLACE INTO auto_ban_history (key, rule, bans, forget_at) VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![prefix.to_string(), rule.name, bans, forget_at])?;
+    }
+    Ok(())
+}
+
+/// Forgets how often these prefixes were banned: somebody has taken their bans back.
+pub(super) fn forget(conn: &Connection, keys: &[String]) -> rusqlite::Result<()> {
+    let mut remove = conn.prepare_cached("DELETE FROM auto_ban_history WHERE key = ?1")?;
+    for prefix in keys.iter().filter_map(|key| key.parse::<Prefix>().ok()) {
+        remove.execute([prefix.to_string()])?;
+    }
+    Ok(())
+}
+
+/// Removes what is forgotten at `now` (milliseconds), or too much; returns how many, at most `most`.
+pub(super) fn trim(conn: &Connection, now: i64, most: usize) -> rusqlite::Result<u64> {
+    let mut remove = conn.prepare_cached(
+        "DELETE FROM auto_ban_history WHERE (key, rule) IN (
+           SELECT key, rule FROM auto_ban_history WHERE forget_at <= ?1 ORDER BY forget_at LIMIT ?2)",
+    )?;
+    let most = to_sql(most as u64);
+    let removed = remove.execute([now.div_euclid(1_000), most])?;
+    if removed > 0 {
+        return Ok(removed as u64);
+    }
+    let all: i64 =
+        conn.prepare_cached("SELECT count(*) FROM auto_ban_history")?.query_row([], |row| row.get(0))?;
+    let too_many = (all - MAX_REMEMBERED).clamp(0, most);
+    Ok(remove.execute([i64::MAX, too_many])? as u64)
+}
