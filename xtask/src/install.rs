@@ -35,6 +35,9 @@ pub fn for_tests() {
     if let Err(error) = prometheus() {
         println!("no Prometheus, so what needs it is skipped: {error:#}");
     }
+    if let Err(error) = fail2ban() {
+        println!("no Fail2Ban, so what needs it is skipped: {error:#}");
+    }
     let script = repository().join("tests/compose/stand-ins.sh");
     let mut command = Command::new(script);
     command.args(["make", "debian", "prometheus"]).stdin(Stdio::null());
@@ -71,11 +74,26 @@ pub fn prometheus() -> Result<()> {
     }
     let target = installed();
     println!("installing Prometheus (Debian's package) into {}", target.display());
+    debian_package("prometheus", "usr/bin", &target)
+}
+
+/// Fail2Ban, Debian's package likewise: where `$FAIL2BAN` or the tests look for it.
+pub fn fail2ban() -> Result<()> {
+    let target = repository().join("target/tools/fail2ban");
+    if std::env::var_os("FAIL2BAN").is_some_and(|path| !path.is_empty()) || target.is_dir() {
+        return Ok(());
+    }
+    println!("installing Fail2Ban (Debian's package) into {}", target.display());
+    debian_package("fail2ban", "", &target)
+}
+
+/// Fetches a package of Debian, and unpacks what it has under `part` into `target`.
+fn debian_package(name: &str, part: &str, target: &Path) -> Result<()> {
     let scratch = target.with_extension("package");
     let _ = std::fs::remove_dir_all(&scratch);
-    std::fs::create_dir_all(&scratch)?;
-    let download =
-        || execute(Command::new("apt-get").args(["-q", "download", "prometheus"]).current_dir(&scratch));
+    let unpacked = scratch.join("unpacked");
+    std::fs::create_dir_all(&unpacked)?;
+    let download = || execute(Command::new("apt-get").args(["-q", "download", name]).current_dir(&scratch));
     // A new machine may not know yet what packages there are; to ask takes root.
     download()
         .or_else(|_| execute(Command::new("apt-get").args(["-q", "update"])).and_then(|()| download()))?;
@@ -83,9 +101,9 @@ pub fn prometheus() -> Result<()> {
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
         .context("apt-get downloaded no package")?;
-    execute(Command::new("dpkg").arg("-x").args([&package, &scratch]))?;
+    execute(Command::new("dpkg").arg("-x").args([&package, &unpacked]))?;
     // The last step, so that an interrupted install leaves nothing that looks done.
-    std::fs::rename(scratch.join("usr/bin"), &target)?;
+    std::fs::rename(unpacked.join(part), target)?;
     std::fs::remove_dir_all(&scratch)?;
     Ok(())
 }

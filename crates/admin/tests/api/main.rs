@@ -21,6 +21,7 @@ mod docs;
 mod doctor;
 mod events;
 mod explain;
+mod fail2ban;
 mod file_limits;
 mod flags;
 mod formats;
