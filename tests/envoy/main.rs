@@ -3,6 +3,7 @@
 
 mod admin_tls;
 mod asked_again;
+mod auto_bans;
 mod backends;
 mod bad_answers;
 mod ban_latency;
