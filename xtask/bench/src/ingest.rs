@@ -1,4 +1,4 @@
-//! `bench ingest`: events per second into SQLite, with statistics and without; and how long answers
+//! `bench ingest`: events per second into SQLite, with statistics, with automatic bans, and without either; and how long answers
 //! take from what a week of traffic leaves in statistics.
 
 use std::path::{Path, PathBuf};
@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use serde_json::{Value, json};
 use tidegate_admin::store::sqlite::{Options, SqliteStore};
 use tidegate_admin::store::{Append, RecorderFigures, StatsFilter, Store, TopOf, time_text};
+use tidegate_author::{AutoBan, read_auto_ban};
 use tidegate_policy::check::{Answered, PerCheck};
 use tidegate_policy::flags::Modes;
 use tidegate_policy::wire::event::{Batch, TrafficEvent, VerdictCode, VmId};
@@ -37,21 +39,44 @@ pub struct IngestArgs {
     events: u64,
 }
 
+/// What is counted beside the events.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Case {
+    Plain,
+    Statistics,
+    AutoBans,
+}
+
+impl Case {
+    const ALL: [Self; 3] = [Self::Plain, Self::Statistics, Self::AutoBans];
+}
+
+/// A rule that looks at denials, and one that counts every request; nobody reaches their thresholds.
+fn rules() -> Result<Vec<Arc<AutoBan>>> {
+    let rule = |name: &str, share: Value| {
+        let document = json!({"match": {"status": ["4xx", "5xx"], "reason": ["ip_banned", "rate_limited"]},
+            "threshold": 1_000_000, "window": "1m", "share": share, "ban": {"ttl": "1h"}});
+        read_auto_ban(name, &document).map(Arc::new).map_err(|errors| anyhow::anyhow!("{errors:?}"))
+    };
+    Ok(vec![rule("denied", json!(null))?, rule("share", json!(50))?])
+}
+
 /// Runs it.
 pub fn run(args: &IngestArgs) -> Result<()> {
     let dir = directory()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let mut rates: [Vec<f64>; 2] = Default::default();
-    for round in 0..args.rounds {
-        // Neither is always the first.
-        for statistics in [round % 2 == 0, round % 2 != 0] {
+    let mut rates: [Vec<f64>; Case::ALL.len()] = Default::default();
+    for round in 0..args.rounds as usize {
+        // None is always the first.
+        for at in 0..Case::ALL.len() {
+            let case = Case::ALL[(round + at) % Case::ALL.len()];
             ensure_not_interrupted()?;
-            let rate = runtime.block_on(ingest(&dir.join("tidegate.db"), args.events, statistics))?;
-            rates[usize::from(statistics)].push(rate);
+            let rate = runtime.block_on(ingest(&dir.join("tidegate.db"), args.events, case))?;
+            rates[case as usize].push(rate);
         }
     }
-    let mut table = Table::new(&["statistics", "events/s", "range"]);
-    for (name, rates) in ["without", "with"].into_iter().zip(&rates) {
+    let mut table = Table::new(&["with", "events/s", "range"]);
+    for (name, rates) in ["neither", "statistics", "statistics and 2 rules"].into_iter().zip(&rates) {
         let [median, lowest, highest] = spread(rates);
         table.row([name.to_owned(), format!("{median:.0}"), format!("{lowest:.0} to {highest:.0}")]);
     }
@@ -77,13 +102,17 @@ fn directory() -> Result<PathBuf> {
 }
 
 /// Events per second of one run.
-async fn ingest(path: &Path, events: u64, statistics: bool) -> Result<f64> {
+async fn ingest(path: &Path, events: u64, case: Case) -> Result<f64> {
     for end in ["", "-wal", "-shm", ".lock"] {
         let mut name = path.as_os_str().to_owned();
         name.push(end);
         let _ = std::fs::remove_file(name);
     }
+    let statistics = case != Case::Plain;
     let store = Arc::new(SqliteStore::open(path, Options { statistics, ..Options::default() })?);
+    if case == Case::AutoBans {
+        store.set_auto_bans(rules()?);
+    }
     let posts: Vec<Vec<Append>> = (0..SOURCES)
         .map(|source| (0..events / SOURCES / POST).map(|post| made_post(source, post)).collect())
         .collect();
