@@ -225,6 +225,13 @@ async fn other_bans_of_the_same_address_live_beside() {
     // The list without it: the rule's stays.
     ruled.service.post("/api/admin/bans/import?source=list&mode=replace", "192.0.2.4\n").await.ok();
     assert_eq!(ruled.status("192.0.2.3").await["source"], "auto.logins");
+    // All of the rule's end, and no others.
+    ruled.service.post("/api/admin/bans/import?source=auto.logins&mode=replace&force=true", "").await.ok();
+    for (host, status) in
+        [("192.0.2.1", "banned"), ("192.0.2.2", "none"), ("192.0.2.3", "none"), ("192.0.2.4", "banned")]
+    {
+        assert_eq!(ruled.status(host).await["status"], status, "{host}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -185,3 +185,52 @@ pub(super) fn trim(conn: &Connection, now: i64, most: usize) -> rusqlite::Result
     let too_many = (all - MAX_REMEMBERED).clamp(0, most);
     Ok(remove.execute([i64::MAX, too_many])? as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use tidegate_author::read_auto_ban;
+
+    use super::*;
+    use crate::store::sqlite::schema;
+
+    fn database() -> Connection {
+        let conn = Connection::open_in_memory().unwrap();
+        schema::ensure(&conn, schema::Upgrade::Allowed).unwrap();
+        conn
+    }
+
+    #[test]
+    fn repetitions_are_forgotten_after_the_longest_ban() {
+        let conn = database();
+        let document = json!({"match": {"status": 404}, "threshold": 3, "window": "1m",
+            "ban": {"ttl": "10s", "factor": 2, "max_ttl": "1m"}});
+        let rule = Arc::new(read_auto_ban("r", &document).unwrap());
+        let prefix: Prefix = "192.0.2.1".parse().unwrap();
+        let ban = RuleBan { prefix, bad: 3, all: None };
+        let bans = RuleBans { rule: Arc::clone(&rule), bans: vec![ban] };
+        let by = "auto-bans/r".into();
+        let audit = Auditor::new(&conn, &by, "2026-01-01 00:00:00.000");
+        let (counts, rows) = put(&audit, &AddressAliases::default(), &bans, 5_000).unwrap();
+        assert_eq!((counts.added, rows), (1, 1));
+        // The ban ends at 15, and the longest would be a minute.
+        let earlier = |now| earlier_bans(&conn, &rule, &prefix, now).unwrap();
+        assert_eq!((earlier(74_999), earlier(75_000)), (1, 0));
+        assert_eq!((trim(&conn, 74_999, 9).unwrap(), trim(&conn, 75_000, 9).unwrap()), (0, 1));
+    }
+
+    #[test]
+    fn so_many_are_remembered_those_that_last_longest() {
+        let conn = database();
+        conn.execute_batch(&format!(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {MAX_REMEMBERED} + 3)
+             INSERT INTO auto_ban_history SELECT 'key' || i, 'r', 1, 1000 + i FROM n"
+        ))
+        .unwrap();
+        assert_eq!(
+            (trim(&conn, 0, 2).unwrap(), trim(&conn, 0, 9).unwrap(), trim(&conn, 0, 9).unwrap()),
+            (2, 1, 0)
+        );
+        let soonest = conn.query_row("SELECT min(forget_at) FROM auto_ban_history", [], |row| row.get(0));
+        assert_eq!(soonest, Ok(1_004));
+    }
+}
