@@ -7,7 +7,7 @@ mod role_table;
 
 use sha2::{Digest, Sha256};
 
-use crate::store::{COMMAND_LINE, RULES, SQL, TOKEN_FILES};
+use crate::store::{COMMAND_LINE, RULES, SOURCES, SQL, TOKEN_FILES};
 
 pub use known_tokens::Tokens;
 pub use require_role::{RoleGuard, require_role};
@@ -91,11 +91,12 @@ pub fn hash_token(token: &str) -> String {
 }
 
 /// Names of the audit's authors that are no tokens.
-const RESERVED_NAMES: [&str; 3] = [SQL, COMMAND_LINE, TOKEN_FILES];
+const RESERVED_NAMES: [&str; 4] = [SQL, COMMAND_LINE, TOKEN_FILES, SOURCES];
 
 /// What [`is_name`] asks for, in words.
 pub const NAME_FORM: &str = "1 to 100 bytes without control characters and without blanks around them, not \
-    `.` or `..`, none of `sql`, `command line` and `serve --tokens`, and nothing that begins with `auto-bans/`";
+    `.` or `..`, none of `sql`, `command line`, `serve --tokens` and `sources`, and nothing that begins with \
+    `auto-bans/`";
 
 /// Whether a token may have this name: 1 to [`MAX_NAME`] bytes without control characters, not what
 /// the audit calls others and nothing that looks like it, and not what a URL cannot have as a part

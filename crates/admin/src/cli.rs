@@ -26,6 +26,7 @@ mod output;
 mod pages;
 mod serve;
 mod settings;
+mod sources;
 mod stats;
 mod status;
 mod tls_args;
@@ -154,6 +155,9 @@ enum Command {
     /// Set, print and remove the HTML pages that people see whose request was denied.
     #[command(subcommand)]
     Pages(pages::PagesCommand),
+    /// Sources of bans: lists that the service fetches again and again, and CrowdSec.
+    #[command(subcommand)]
+    Sources(sources::SourcesCommand),
 }
 
 /// Runs the program's command line. Errors are printed on standard error.
@@ -220,6 +224,7 @@ impl Cli {
                 return documents::run(&command, Kind::Document(DocumentKind::AutoBan));
             }
             Command::Pages(pages::PagesCommand::Html(command)) => pages::run(&command),
+            Command::Sources(command) => return sources::run(&command),
             Command::Apply(args) => return documents::exit(args.run()),
             Command::Diff(args) => return documents::exit(args.run(&Kind::ALL)),
             Command::Routes(command) => return documents::run(&command, Kind::Document(DocumentKind::Route)),

@@ -6,6 +6,7 @@
 
 mod answer;
 mod apply;
+mod ban_sources;
 mod base;
 mod blobs;
 mod blocking;

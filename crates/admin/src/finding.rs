@@ -116,6 +116,12 @@ finding_codes! {
     TableFull = "table_full", Error,
         "entries of `ip_monitor` do not fit into their table and have no effect; `quarantine.left_out` counts them",
         "remove entries that are not needed, `tidegate unban`, or ban blocks in the place of addresses";
+    SourceHeldBack = "source_held_back", Warning,
+        "a source's list became empty, or lost more of its entries at once than its `max_shrink`: what was fetched before stays in force",
+        "look at the list; `tidegate sources refresh NAME --force` takes it as it is";
+    SourceStale = "source_stale", Warning,
+        "a source was not fetched for three of its intervals and five minutes: its bans are old",
+        "`tidegate sources list` says why; mend its server, or change or remove the source";
     ShadowMismatch = "shadow_mismatch", Error,
         "a cache in shadow answered differently than the database, with the same tables",
         "leave the flag in shadow: `tidegate flags set NAME=shadow`";

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod auth;
 pub mod auto_bans;
+mod ban_lists;
 pub mod cli;
 pub mod feed;
 pub mod finding;
@@ -14,5 +15,6 @@ pub mod metrics;
 pub mod problem;
 pub mod protected_networks;
 pub mod serve;
+pub mod sources;
 pub mod store;
 pub mod time;

@@ -25,12 +25,13 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, those that others refer to first.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Document(DocumentKind::Listener),
         Self::Document(DocumentKind::Backend),
         Self::Document(DocumentKind::GeoRule),
         Self::Document(DocumentKind::Limit),
         Self::Document(DocumentKind::Page),
+        Self::Document(DocumentKind::Source),
         Self::Document(DocumentKind::Route),
         Self::Document(DocumentKind::AutoBan),
         Self::Ban,
@@ -46,6 +47,7 @@ impl Kind {
             Self::Document(DocumentKind::GeoRule) => ("GeoRule", "geo-rules"),
             Self::Document(DocumentKind::Limit) => ("Limit", "limits"),
             Self::Document(DocumentKind::Page) => ("Page", "pages"),
+            Self::Document(DocumentKind::Source) => ("Source", "sources"),
             Self::Document(DocumentKind::Route) => ("HTTPRoute", "routes"),
             Self::Document(DocumentKind::AutoBan) => ("AutoBan", "auto-bans"),
             Self::Ban => ("Ban", "bans"),
@@ -105,7 +107,11 @@ impl Kind {
                 author::route_id(of("namespace"), of("name").unwrap_or_default())
             }
             _ => {
-                let name = answer.as_object_mut().and_then(|fields| fields.remove("name"));
+                let mut take = |field| answer.as_object_mut().and_then(|fields| fields.remove(field));
+                if self == Self::Document(DocumentKind::Source) {
+                    take("status");
+                }
+                let name = take("name");
                 name.and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
             }
         };

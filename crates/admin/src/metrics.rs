@@ -92,6 +92,12 @@ metrics! {
         "rows that cannot be read, or have no effect for another reason";
     TABLE_LEFT_OUT: Gauge "tidegate_admin_table_left_out" ["table"]
         "of these, entries that have no effect because their table is full: `bans`, `allow`";
+    SOURCES: Gauge "tidegate_admin_ban_sources" ["state"]
+        "sources of bans: `ok`; `failing`, whose last fetch failed; `held_back`, whose list became empty or lost too much at once; `stale`, not fetched for three intervals and five minutes";
+    SOURCE_ENTRIES: Gauge "tidegate_admin_ban_source_entries" []
+        "entries of all their sets together";
+    SOURCE_FETCHES: Counter "tidegate_admin_ban_source_fetches" ["outcome"]
+        "their fetches: `replaced` the set, `unchanged`, `held_back`, `failed`";
     GATEWAYS: Gauge "tidegate_admin_gateways" ["state"]
         "gateways: `live`; `stale`, live but with VMs not heard of for 2 s; `lost`, not heard of for 3 s, and forgotten a day later or when a new process of their node appears";
     GATEWAY_VMS: Gauge "tidegate_admin_gateway_vms" ["state"]

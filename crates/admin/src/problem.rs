@@ -95,6 +95,8 @@ problem_codes! {
         "there is no page for this reason";
     AutoBanNotFound = "auto_ban_not_found", NOT_FOUND, "There is no automatic ban of this name",
         "there is no automatic ban of this name";
+    SourceNotFound = "source_not_found", NOT_FOUND, "There is no source of this name",
+        "there is no source of this name";
     TokenNotFound = "token_not_found", NOT_FOUND, "There is no token of this name",
         "there is no token of this name";
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "This path does not take this method",
@@ -107,6 +109,10 @@ problem_codes! {
         "routes need this backend; `detail` names them";
     ListenerInUse = "listener_in_use", CONFLICT, "Routes need this listener",
         "routes are held to this listener and could not be any more; `detail` names them";
+    SourceChanged = "source_changed", CONFLICT, "The source was changed meanwhile",
+        "refresh of a source: its document was changed while it was fetched";
+    BannedBySource = "banned_by_source", CONFLICT, "A source bans this",
+        "unban: only sources, which `detail` names, ban this address or block; allow it, or change the source";
     ProtectedNetwork = "protected_network", CONFLICT, "This network is protected from bans",
         "ban: the block has addresses of a protected network; `detail` names it; `force` bans it all the same";
     BlockTooWide = "block_too_wide", CONFLICT, "This block is too wide to be allowed",
@@ -147,6 +153,8 @@ problem_codes! {
         "an address has sent over 20 requests a second without a known token, and 128 of them wait already; `Retry-After`";
     StoreFailed = "store_failed", INTERNAL_SERVER_ERROR, "The database failed",
         "the database failed; the service's log says how";
+    SourceFailed = "source_failed", BAD_GATEWAY, "The source could not be fetched",
+        "refresh of a source: it cannot be fetched, or is no list; `detail` says why, and what was fetched before stays in force";
     StoreBusy = "store_busy", SERVICE_UNAVAILABLE, "The database is locked by another program",
         "another program has held the write lock for over 2 s, or wrote documents between the check of this one and its commit, five times; `Retry-After`";
     StoreUnreadable = "store_unreadable", SERVICE_UNAVAILABLE, "The database cannot be read",

@@ -32,6 +32,7 @@ use crate::feed::{Feed, FeedOptions};
 use crate::gateways::{Gateways, Waiter};
 use crate::metrics::Metrics;
 use crate::protected_networks::ProtectedNetworks;
+use crate::sources::Sources;
 use crate::store::Store;
 use crate::store::sqlite::{Options, SqliteStore};
 use connections::Connections;
@@ -58,6 +59,8 @@ pub struct Config {
     /// A directory with the files `admin-token` and `gateway-token`, whose tokens are registered;
     /// missing files are created.
     pub tokens: Option<PathBuf>,
+    /// The directory with the files that sources of bans name.
+    pub source_files: Option<PathBuf>,
     /// Bytes of a table of addresses, at most; entries beyond it have no effect.
     pub table_limit: usize,
     /// TLS of each listener; `None`: it speaks in the clear.
@@ -73,6 +76,7 @@ pub struct Service {
     departed: JoinHandle<()>,
     auto_bans: JoinHandle<()>,
     token_uses: JoinHandle<()>,
+    fetches: JoinHandle<()>,
     token_files: Option<PathBuf>,
     app: AppState,
     /// While it exists gateways ack at once, so that the delay until changes are enforced is
@@ -110,6 +114,13 @@ impl Service {
             ..FeedOptions::default()
         };
         let feed = Feed::start(store.clone(), options).await.context("read the database")?;
+        let protected = ProtectedNetworks::new(&config.protect);
+        let sources = Sources::new(
+            Arc::clone(&store),
+            feed.clone(),
+            (protected.clone(), known.clone()),
+            config.source_files,
+        );
         let app = AppState {
             tokens: Arc::new(Tokens::new(Arc::clone(&store))),
             store,
@@ -119,7 +130,8 @@ impl Service {
             started: Instant::now(),
             country_headers: CountryHeaders::default(),
             clusters: Arc::new(config.clusters),
-            protected: ProtectedNetworks::new(&config.protect),
+            protected,
+            sources,
             documents: Arc::default(),
             running_keys: RunningKeys::default(),
             imports: Arc::default(),
@@ -135,6 +147,7 @@ impl Service {
         };
         let asks = app.gateways.waiter();
         tokio::spawn(tls::follow(app.all_tls(), stopped.clone()));
+        let fetches = tokio::spawn(app.sources.clone().run(stopped.clone()));
         let token_uses = tokio::spawn(token_uses::follow(Arc::clone(&app.tokens), stopped.clone()));
         let service = Self {
             people: people.local_addr()?,
@@ -159,6 +172,7 @@ impl Service {
             departed: tokio::spawn(replaced_gateways::follow(app.gateways.clone(), Arc::clone(&app.store))),
             auto_bans: tokio::spawn(auto_bans::follow(app.clone())),
             token_uses,
+            fetches,
             token_files: config.tokens,
             app,
             _asks: asks,
@@ -211,6 +225,7 @@ impl Service {
         // It holds the database until it has ended.
         let _ = self.auto_bans.await;
         self.token_uses.await.context("uses of tokens")?;
+        self.fetches.await.context("sources of bans")?;
         drop(self.app);
         Ok(())
     }

@@ -8,6 +8,7 @@
 mod audit;
 mod auto_bans;
 mod ban_import;
+mod ban_source;
 mod change;
 mod event_query;
 mod health;
@@ -35,9 +36,10 @@ use crate::auto_bans::AutoBans;
 pub use audit::{AuditAnchor, AuditCheck, AuditFilter, AuditRow, MAX_AUDIT_FAULTS};
 pub use auto_bans::{RuleBan, RuleBans};
 pub use ban_import::{BanImport, ImportCounts, ImportedBan};
+pub use ban_source::{FetchedSource, NewSet, SetOrigin, SourceState, SourceStatus};
 pub use change::{
     Author, COMMAND_LINE, Change, CommitOptions, Committed, IdempotencyKey, KeptRequest, RULES, Restored,
-    RestoredTable, SQL, TOKEN_FILES, Unchanged, UnchangedRows,
+    RestoredTable, SOURCES, SQL, TOKEN_FILES, Unchanged, UnchangedRows,
 };
 pub use event_query::{EventFilter, EventPage, EventPosition, EventRow, EventTail};
 pub use health::{DiskSpace, StoreFault, StoreHealth, StoreOperation};
@@ -46,7 +48,7 @@ pub use recording::{
 };
 pub use rows::{
     ChangedRows, Changes, CountriesRow, DocumentRow, FlagRow, FormerRow, FormerRows, IMPORTED, IpRow,
-    StoredRows,
+    SourceSetRow, StoredRows,
 };
 pub use statistics::{PathStats, PathsAnswer, RequestStats, StatsFilter, TimelinePoint, TopOf, TopValue};
 pub use tables::{DocumentKind, PerDocumentKind, StoreTable};
@@ -105,6 +107,8 @@ pub trait Store: TableStore {
     ) -> Result<Committed, StoreError>;
     /// What an import would come to now.
     async fn preview_import(&self, import: &Arc<BanImport>) -> Result<ImportCounts, StoreError>;
+    /// What is stored of all sources of bans, by name, without their entries.
+    async fn source_states(&self) -> Result<Vec<SourceState>, StoreError>;
     /// Stores batches exactly once, ledger and rows in one transaction.
     async fn append(&self, append: Append) -> Result<Appended, StoreError>;
     /// Stores an open event, one whose response waits for this. Changes nothing if it is stored

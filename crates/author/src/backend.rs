@@ -6,7 +6,7 @@
 //! {"address": "my_app:50051", "protocol": "h2c"}
 //! ```
 
-mod private;
+pub(super) mod private;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

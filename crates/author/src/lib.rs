@@ -1,5 +1,5 @@
 //! Reads, checks, compiles and explains the documents of the API: HTTPRoutes, their
-//! backends, geo rules, limits, automatic bans and flags; and lists of bans. The admin service uses it; none of it is in the
+//! backends, geo rules, limits, automatic bans, flags and sources of bans; and lists of bans. The admin service uses it; none of it is in the
 //! filter, which has only [`tidegate_policy`].
 //!
 //! A route's document is a `gateway.networking.k8s.io/v1` HTTPRoute (or `v1beta1`, which has the
@@ -32,11 +32,13 @@ mod page;
 mod pattern;
 mod reader;
 mod route_id;
+mod source;
 pub mod strict_json;
 mod template;
 mod warnings;
 
 pub use auto_ban::{AutoBan, AutoBanKey, BadRequests, StatusMatch, read_auto_ban};
+pub use backend::private::is_ip as is_private_address;
 pub use backend::read_backend;
 pub use canonical::{canonical, without_nulls};
 pub use compile::{Backends, CompileError, MAX_AUTOMATA, compile};
@@ -52,6 +54,7 @@ pub use page::read_page;
 pub use pattern::{MAX_AUTOMATON, Regex, RegexError};
 pub use reader::{DocumentError, MAX_PROBLEMS};
 pub use route_id::{DEFAULT_NAMESPACE, ROUTE_ID_FORM, read_route_id, route_id};
+pub use source::{Credentials, Place, Source, SourceMode, SourceType, read_source};
 pub use template::{Element, Template, TemplateError};
 pub use tidegate_policy::route::Method;
 pub use warnings::warnings;

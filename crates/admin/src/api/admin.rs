@@ -22,6 +22,7 @@ mod pages;
 mod protected_networks;
 mod restore;
 mod routes;
+pub mod sources;
 mod stats;
 pub(crate) mod tokens;
 
@@ -51,6 +52,8 @@ pub fn routes() -> Endpoints {
         .merge(named_documents::routes::<listeners::DeclaredListeners>())
         .merge(named_documents::routes::<pages::Pages>())
         .merge(named_documents::routes::<routes::Routes>())
+        .merge(named_documents::routes::<sources::BanSources>())
+        .merge(sources::routes())
         .merge(protected_networks::routes())
         .merge(restore::routes())
         .merge(stats::routes())

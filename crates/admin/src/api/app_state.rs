@@ -19,6 +19,7 @@ use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::protected_networks::ProtectedNetworks;
 use crate::serve::connections::Connections;
 use crate::serve::tls::Tls;
+use crate::sources::Sources;
 use crate::store::Store;
 
 /// How long a read waits for the feed to catch up with the database. After that the answer comes
@@ -47,6 +48,8 @@ pub struct AppState {
     pub clusters: Arc<BTreeSet<String>>,
     /// What a ban needs `force` for.
     pub protected: ProtectedNetworks,
+    /// The sources of bans.
+    pub sources: Sources,
     /// Held while a document is checked against the others and committed. Without it,
     /// concurrent writes would make each other's checks out of date, again and again.
     pub documents: Arc<tokio::sync::Mutex<()>>,

@@ -101,11 +101,18 @@ impl Conditions {
     /// # Errors
     /// 412 when it has not the tag that it must have.
     pub fn answer<T: Serialize>(&self, document: &T) -> ApiResult<Response> {
-        let bytes = serde_json::to_vec(document).unwrap_or_default();
-        let tag = tag_of(&bytes);
-        self.check_match(Some(&tag))?;
-        let header = HeaderValue::try_from(&tag).unwrap_or(HeaderValue::from_static("\"\""));
-        if self.if_none_match.as_ref().is_some_and(|held| held.has(&tag)) {
+        self.answer_as(&etag(document), document)
+    }
+
+    /// The same of what has the tag `tag` and is answered as `shown`.
+    ///
+    /// # Errors
+    /// 412 when it has not the tag that it must have.
+    pub fn answer_as<T: Serialize>(&self, tag: &str, shown: &T) -> ApiResult<Response> {
+        let bytes = serde_json::to_vec(shown).unwrap_or_default();
+        self.check_match(Some(tag))?;
+        let header = HeaderValue::try_from(tag).unwrap_or(HeaderValue::from_static("\"\""));
+        if self.if_none_match.as_ref().is_some_and(|held| held.has(tag)) {
             return Ok((StatusCode::NOT_MODIFIED, [(ETAG, header)]).into_response());
         }
         let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/json")), (ETAG, header)];

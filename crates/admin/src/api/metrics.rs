@@ -12,6 +12,7 @@ use tidegate_policy::check::Check;
 use tidegate_policy::tables::Table;
 
 use super::admin::optimization::recording::{self, RecordingStats};
+use super::admin::sources::count_states;
 use super::app_state::AppState;
 use super::endpoints::Endpoints;
 use super::openapi::about::About;
@@ -63,6 +64,7 @@ async fn make_page(app: &AppState) -> String {
     service(&mut page, app);
     let health = app.feed.health();
     feed(&mut page, &app.feed.snapshot(), health.trouble.is_some());
+    sources(&mut page, app).await;
     gateways(&mut page, app);
     store(&mut page, &app.store.health());
     auto_bans(&mut page, app);
@@ -122,6 +124,20 @@ fn feed(page: &mut MetricsPage, snapshot: &Snapshot, stopped: bool) {
         &declared::TABLE_LEFT_OUT,
         left_out.map(|(table, status)| (table, snapshot.left_out_count(status))),
     );
+}
+
+async fn sources(page: &mut MetricsPage, app: &AppState) {
+    let fetches = app.sources.outcomes().map(|(outcome, count)| ([outcome.name()], count));
+    page.counters(&declared::SOURCE_FETCHES, fetches);
+    let snapshot = app.feed.snapshot();
+    let names = || snapshot.sources.in_force.keys();
+    let entries = names().filter_map(|name| snapshot.source_set(name)).map(|set| set.len() as u64).sum();
+    page.gauge(&declared::SOURCE_ENTRIES, entries);
+    // What the database does not give is missing on the page.
+    if let Ok(states) = app.store.source_states().await {
+        let counts = count_states(&snapshot, &states);
+        page.gauges(&declared::SOURCES, counts);
+    }
 }
 
 fn gateways(page: &mut MetricsPage, app: &AppState) {

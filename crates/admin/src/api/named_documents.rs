@@ -1,6 +1,8 @@
 //! List, read, write and remove named documents: one implementation for routes, geo rules,
 //! backends and limits.
 
+use std::collections::HashMap;
+use std::future::{Future, ready};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -90,6 +92,12 @@ pub trait NamedDocument: Send + Sync + 'static {
             fields.insert("name".to_owned(), Value::from(&*info.name));
         }
         document
+    }
+
+    /// What answers show beside the documents, by name: how it goes with them. It is not of the document, nor
+    /// of its `ETag`.
+    fn states(_app: &AppState) -> impl Future<Output = ApiResult<HashMap<String, Value>>> + Send {
+        ready(Ok(HashMap::new()))
     }
 
     /// Warnings about a written document: what was probably not intended.
@@ -186,7 +194,11 @@ async fn list<R: NamedDocument>(State(app): State<AppState>, uri: Uri) -> ApiRes
     let page: Vec<_> = rest.by_ref().take(limit).collect();
     let last = page.last().filter(|_| rest.peek().is_some());
     let next = last.map(|(name, _)| cursor::write(name));
-    Ok(Json(DocumentPage { items: page.iter().map(|(_, info)| R::show(info)).collect(), next }))
+    let mut states = R::states(&app).await?;
+    let shown = |(name, info): &(&Arc<str>, &Arc<ParsedDocument<R::Content>>)| {
+        with_state(R::show(info), states.remove(&***name))
+    };
+    Ok(Json(DocumentPage { items: page.iter().map(shown).collect(), next }))
 }
 
 /// Answers one document, as it was written.
@@ -202,7 +214,17 @@ async fn one<R: NamedDocument>(
     let snapshot = app.current().await;
     let info =
         R::of(&snapshot).in_force.get(name.as_str()).ok_or_else(|| not_found::<R>(&snapshot, &name))?;
-    conditions.answer(&R::show(info))
+    let document = R::show(info);
+    let state = R::states(&app).await?.remove(&name);
+    conditions.answer_as(&etag(&document), &with_state(document, state))
+}
+
+/// A document with how it goes with it.
+fn with_state(mut document: Value, state: Option<Value>) -> Value {
+    if let (Some(fields), Some(state)) = (document.as_object_mut(), state) {
+        fields.insert("status".to_owned(), state);
+    }
+    document
 }
 
 /// The `ETag` of a document.

@@ -50,6 +50,7 @@ enum Exported {
     Backends,
     Pages,
     AutoBans,
+    Sources,
     Flags,
     /// All of these.
     All,
@@ -80,6 +81,7 @@ impl Exported {
             Self::Backends => vec![Kind::Document(DocumentKind::Backend)],
             Self::Pages => vec![Kind::Document(DocumentKind::Page)],
             Self::AutoBans => vec![Kind::Document(DocumentKind::AutoBan)],
+            Self::Sources => vec![Kind::Document(DocumentKind::Source)],
             Self::Flags => vec![Kind::Flags],
             Self::All => Kind::ALL.to_vec(),
         }
@@ -142,7 +144,9 @@ async fn fetch(service: &ApiClient, kind: Kind) -> anyhow::Result<Vec<Item>> {
     let addresses = async |status: &str| -> anyhow::Result<Vec<Item>> {
         let filter = [("status", status)];
         let all = service.list_by("/api/admin/ip-monitor", &filter, ADDRESSES_PAGE).await?;
-        let in_force = all.into_iter().filter(|entry| entry["expired"] == false);
+        // What only sources ban comes with them.
+        let has_row = |entry: &Value| entry["rows"].as_array().is_some_and(|rows| !rows.is_empty());
+        let in_force = all.into_iter().filter(|entry| entry["expired"] == false && has_row(entry));
         Ok(in_force.map(|entry| address(kind, entry)).collect())
     };
     match kind {
@@ -181,7 +185,9 @@ fn made_by_people(bans: Vec<Item>) -> Vec<Item> {
 
 fn address(kind: Kind, entry: Value) -> Item {
     let name = entry["ip"].as_str().unwrap_or_default().to_owned();
-    let spec = json!({ "reason": entry["reason"], "expires_at": entry["until"] });
+    // What its rows say, whatever sources have.
+    let own = if entry["own"].is_null() { &entry } else { &entry["own"] };
+    let spec = json!({ "reason": own["reason"], "expires_at": own["until"] });
     Item { kind, manifest: kind.manifest(&name, spec), name, answer: entry }
 }
 

@@ -58,6 +58,10 @@ pub struct ServeArgs {
     /// token of that role. A missing file is written with a new token.
     #[arg(long, env = "TIDEGATE_TOKENS", value_name = "DIR")]
     tokens: Option<PathBuf>,
+    /// A directory with the files that sources of bans name: lists (`path`), and keys (`credentials`). Sources
+    /// can name no others.
+    #[arg(long, env = "TIDEGATE_SOURCE_FILES", value_name = "DIR")]
+    source_files: Option<PathBuf>,
     /// Format of log lines.
     #[arg(long, env = "TIDEGATE_LOG_FORMAT", value_enum, default_value_t = logging::LogFormat::Text)]
     log_format: logging::LogFormat,
@@ -93,6 +97,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         clusters: args.clusters.iter().cloned().collect(),
         protect: args.protect.clone(),
         tokens: args.tokens.clone(),
+        source_files: args.source_files.clone(),
         table_limit: MAX_BAN_BASE,
         tls,
     };

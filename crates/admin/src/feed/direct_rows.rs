@@ -2,7 +2,7 @@
 //! after a restore or a change of the schema, or a large import is applied. That takes seconds,
 //! and a gateway waits one. So a question is answered by the tables before, except that what the
 //! rows say of the client's address at this moment counts: a ban that is committed holds for the
-//! next question.
+//! next question. Of sources it is what they had then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -17,6 +17,7 @@ use tidegate_policy::table::{AddressTable, Entry, EntryState};
 use tidegate_policy::tables::TableSet;
 use tidegate_policy::version::Version;
 
+use super::ban_sources::latest;
 use super::blocking::{blocking, laid_out};
 use super::direct_tables::{CompiledTables, CurrentTables};
 use super::inner::FeedInner;
@@ -53,7 +54,7 @@ pub(super) async fn tables(shared: &FeedInner, client: Option<IpAddr>) -> Result
     let CurrentTables { tables, snapshot } = last_compiled(shared).await?;
     let Some(client) = client else { return Ok(tables) };
     let (seq, rows) = shared.store.ip_rows(keys_around(client, &snapshot)).await?;
-    with_rows(&tables, &snapshot, seq, &rows).map(Arc::new).map_err(laid_out)
+    with_rows(&tables, &snapshot, seq, &rows, client).map(Arc::new).map_err(laid_out)
 }
 
 /// The tables that were compiled last, or those of the newest state.
@@ -85,7 +86,13 @@ fn keys_around(client: IpAddr, snapshot: &Snapshot) -> Vec<String> {
 }
 
 /// `before`, in which only the addresses of `rows` are banned or allowed.
-fn with_rows(before: &Tables, snapshot: &Snapshot, seq: u64, rows: &[IpRow]) -> Result<Tables, FormatError> {
+fn with_rows(
+    before: &Tables,
+    snapshot: &Snapshot,
+    seq: u64,
+    rows: &[IpRow],
+    client: IpAddr,
+) -> Result<Tables, FormatError> {
     let mut reasons = ReasonInterner::default();
     let mut parsed: BTreeMap<Prefix, Vec<ParsedRow>> = BTreeMap::new();
     for row in rows {
@@ -97,10 +104,16 @@ fn with_rows(before: &Tables, snapshot: &Snapshot, seq: u64, rows: &[IpRow]) -> 
             parsed.entry(prefix).or_default().push(row);
         }
     }
-    let statuses: Vec<(Prefix, PrefixStatus)> =
+    let mut statuses: BTreeMap<Prefix, PrefixStatus> =
         parsed.into_iter().map(|(prefix, rows)| (prefix, PrefixStatus::of(&rows))).collect();
+    for prefix in prefixes_around(client) {
+        if let Some(end) = snapshot.ips.sources.end(&prefix) {
+            let status = statuses.entry(prefix).or_default();
+            status.banned = latest(status.banned, Some(end));
+        }
+    }
     let table = |end: fn(&PrefixStatus) -> Option<Option<u32>>| {
-        let entry = |(prefix, status): &(Prefix, PrefixStatus)| {
+        let entry = |(prefix, status): (&Prefix, &PrefixStatus)| {
             Some(Entry { prefix: *prefix, state: EntryState::Present(end(status)?) })
         };
         let entries: Vec<Entry> = statuses.iter().filter_map(entry).collect();

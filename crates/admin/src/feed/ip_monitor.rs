@@ -14,6 +14,7 @@ use tidegate_policy::digest::SetDigest;
 use tidegate_policy::table::{Entry, EntryState, entry_bytes};
 use tidegate_policy::tables::Table;
 
+use super::ban_sources::{ActiveSets, end_of, latest};
 use super::clock::{self, Millis};
 use super::ip_rows::{ParsedRow, ParsedRows, PrefixStatus, ReasonInterner, RowStatus};
 use super::row_index::{RowIndex, UnreadableRow};
@@ -35,8 +36,13 @@ pub struct ListedPrefix {
     pub updated: Option<Timestamp>,
     /// The second at which it expires; `None`: never. It may have passed.
     pub expires: Option<UnixSeconds>,
-    /// Whose lists have it, with commas between the names; `None`: it was banned by hand.
+    /// Whose lists have it, with commas between the names; `None`: it was banned by hand. Where there are
+    /// rows, of these.
     pub source: Option<Arc<str>>,
+    /// The sources that have it.
+    pub sources: Vec<Arc<str>>,
+    /// Reason and end of its rows alone, where sources have it as well.
+    pub own: Option<(Option<Arc<str>>, Option<UnixSeconds>)>,
     /// Raw keys of the rows.
     pub keys: Vec<String>,
     /// It has no effect: it does not fit into its table.
@@ -62,6 +68,8 @@ pub(super) struct IpMonitor {
     allow: OrdMap<Prefix, Option<UnixSeconds>>,
     allow_room: TableRoom,
     watched: OrdSet<Prefix>,
+    /// What sources ban beside the rows.
+    pub sources: ActiveSets,
 }
 
 impl IpMonitor {
@@ -75,6 +83,7 @@ impl IpMonitor {
             allow: OrdMap::new(),
             allow_room: TableRoom::new(limit.min(Table::Allow.max_bytes())),
             watched: OrdSet::new(),
+            sources: ActiveSets::default(),
         }
     }
 
@@ -90,9 +99,18 @@ impl IpMonitor {
     /// The rows of exactly this prefix with `status`, merged.
     #[must_use]
     pub fn listed(&self, prefix: &Prefix, status: RowStatus) -> Option<ListedPrefix> {
-        let listed = list(prefix, self.entries.get(prefix)?, status)?;
+        let listed = self.listed_rows(prefix, status);
+        let listed = match status {
+            RowStatus::Banned => self.sources.add_to(prefix, listed),
+            RowStatus::Allowed | RowStatus::Watched => listed,
+        }?;
         let left_out = self.room(status).is_some_and(|room| room.is_left_out(prefix));
         Some(ListedPrefix { left_out, ..listed })
+    }
+
+    /// The same of rows alone, whatever sources have.
+    pub fn listed_rows(&self, prefix: &Prefix, status: RowStatus) -> Option<ListedPrefix> {
+        self.entries.get(prefix).and_then(|rows| list(prefix, rows, status))
     }
 
     /// The entries of all prefixes that cover `address`: longest prefix first; for one prefix
@@ -117,7 +135,10 @@ impl IpMonitor {
             }
             Some(RowStatus::Watched) => Box::new(self.watched.range((from, Unbounded)).copied()),
             Some(RowStatus::Banned) | None => {
-                Box::new(self.entries.range((from, Unbounded)).map(|(prefix, _)| *prefix))
+                let rows = self.entries.range((from, Unbounded)).map(|(prefix, _)| *prefix);
+                let mut all: Vec<Box<dyn Iterator<Item = Prefix> + Send + '_>> = vec![Box::new(rows)];
+                all.extend(self.sources.prefixes_behind(after));
+                Box::new(each_once(all))
             }
         };
         few.flat_map(|prefix| self.all_listed(prefix))
@@ -144,8 +165,48 @@ impl IpMonitor {
     pub fn ban(&self, prefix: &Prefix) -> EntryState {
         match self.ban_room.is_left_out(prefix) {
             true => EntryState::Absent,
-            false => ban_state(self.entries.get(prefix).map_or(&[], |rows| &rows[..])),
+            false => self.ban_end(prefix).map_or(EntryState::Absent, EntryState::Present),
         }
+    }
+
+    /// Until when rows or sources ban `prefix`, whether or not there is room; `None`: they do not.
+    fn ban_end(&self, prefix: &Prefix) -> Option<Option<UnixSeconds>> {
+        let of_rows = self.entries.get(prefix).and_then(|rows| PrefixStatus::of(rows).banned);
+        latest(of_rows, self.sources.end(prefix))
+    }
+
+    /// Makes `sources` what sources ban.
+    pub fn set_sources(&mut self, sources: ActiveSets, changed: &mut ChangedPrefixes) {
+        let prefixes = self.sources.differences(&sources);
+        let before: Vec<_> = prefixes.iter().map(|prefix| self.ban_end(prefix)).collect();
+        self.sources = sources;
+        for (prefix, before) in prefixes.into_iter().zip(before) {
+            let after = self.ban_end(&prefix);
+            let rows = self.entries.get(&prefix).map_or(&[][..], |rows| &rows[..]);
+            let came = if rows.is_empty() { Arrival::MAX } else { arrival(rows, RowStatus::Banned) };
+            let (was, is) = self.ban_room.change(prefix, before, after, came);
+            self.note_ban(prefix, (was, is), changed);
+        }
+        self.let_in(changed);
+    }
+
+    /// Notes until when `prefix` was banned, and is now.
+    fn note_ban(
+        &mut self,
+        prefix: Prefix,
+        (was, is): (Option<Option<UnixSeconds>>, Option<Option<UnixSeconds>>),
+        changed: &mut ChangedPrefixes,
+    ) {
+        if was == is {
+            return;
+        }
+        if let Some(expires) = was {
+            self.bans.remove(&entry_bytes(&prefix, expires));
+        }
+        if let Some(expires) = is {
+            self.bans.insert(&entry_bytes(&prefix, expires));
+        }
+        changed.bans.push(prefix);
     }
 
     /// The row of `prefix` with the raw key `key`.
@@ -237,8 +298,7 @@ impl IpMonitor {
     /// Takes entries that were left out into the tables, as far as there is room now.
     pub fn let_in(&mut self, changed: &mut ChangedPrefixes) {
         while let Some(prefix) = self.ban_room.next() {
-            let status = self.entries.get(&prefix).map(|rows| PrefixStatus::of(rows));
-            if let Some(expires) = status.and_then(|status| status.banned) {
+            if let Some(expires) = self.ban_end(&prefix) {
                 self.bans.insert(&entry_bytes(&prefix, expires));
                 changed.bans.push(prefix);
             }
@@ -270,8 +330,13 @@ impl IpMonitor {
         let before = self.entries.get(&prefix).map_or(PrefixStatus::default(), |rows| PrefixStatus::of(rows));
         let after = PrefixStatus::of(&rows);
         let came = |status| arrival(&rows, status);
-        let (was_banned, is_banned) =
-            self.ban_room.change(prefix, before.banned, after.banned, came(RowStatus::Banned));
+        let of_sources = self.sources.end(&prefix);
+        let [had, has] = [before.banned, after.banned].map(|of_rows| latest(of_rows, of_sources));
+        let came_as_ban = match after.banned {
+            None if of_sources.is_some() => Arrival::MAX,
+            _ => came(RowStatus::Banned),
+        };
+        let (was_banned, is_banned) = self.ban_room.change(prefix, had, has, came_as_ban);
         let (was_allowed, is_allowed) =
             self.allow_room.change(prefix, before.allowed, after.allowed, came(RowStatus::Allowed));
         if rows.is_empty() {
@@ -279,15 +344,7 @@ impl IpMonitor {
         } else {
             self.entries.insert(prefix, rows);
         }
-        if was_banned != is_banned {
-            if let Some(expires) = was_banned {
-                self.bans.remove(&entry_bytes(&prefix, expires));
-            }
-            if let Some(expires) = is_banned {
-                self.bans.insert(&entry_bytes(&prefix, expires));
-            }
-            changed.bans.push(prefix);
-        }
+        self.note_ban(prefix, (was_banned, is_banned), changed);
         if was_allowed != is_allowed {
             match is_allowed {
                 Some(expires) => drop(self.allow.insert(prefix, expires)),
@@ -303,11 +360,26 @@ impl IpMonitor {
 
     /// The entries of the ban table, in order.
     pub fn ban_entries(&self) -> impl Iterator<Item = Entry> + Clone + '_ {
-        self.entries.iter().filter_map(|(prefix, rows)| match ban_state(rows) {
-            EntryState::Absent => None,
-            _ if self.ban_room.is_left_out(prefix) => None,
-            state => Some(Entry { prefix: *prefix, state }),
-        })
+        let of_rows = |(prefix, rows): (&Prefix, &ParsedRows)| {
+            let end = PrefixStatus::of(rows).banned?;
+            Some(Entry { prefix: *prefix, state: EntryState::Present(end) })
+        };
+        let mut rows = self.entries.iter().filter_map(of_rows).peekable();
+        let mut sources = self.sources.all_entries();
+        let merged = std::iter::from_fn(move || {
+            let of_sources = sources.iter_mut().filter_map(|set| set.peek().map(|entry| entry.prefix)).min();
+            let prefix = match (rows.peek().map(|entry| entry.prefix), of_sources) {
+                (Some(one), Some(other)) => one.min(other),
+                (one, other) => one.or(other)?,
+            };
+            let mut end = rows.next_if(|entry| entry.prefix == prefix).and_then(|entry| end_of(entry.state));
+            for set in &mut sources {
+                let of_set = set.next_if(|entry| entry.prefix == prefix);
+                end = latest(end, of_set.and_then(|entry| end_of(entry.state)));
+            }
+            Some(Entry { prefix, state: end.map_or(EntryState::Absent, EntryState::Present) })
+        });
+        merged.filter(|entry| entry.state != EntryState::Absent && !self.ban_room.is_left_out(&entry.prefix))
     }
 
     /// The entries of the allow table, in order.
@@ -341,8 +413,18 @@ fn set_quarantine(index: &mut RowIndex, key: &str, why: Option<String>) {
     }
 }
 
-fn ban_state(rows: &[ParsedRow]) -> EntryState {
-    PrefixStatus::of(rows).banned.map_or(EntryState::Absent, EntryState::Present)
+/// What sorted iterators have, in order, each once.
+fn each_once<'i>(
+    all: Vec<Box<dyn Iterator<Item = Prefix> + Send + 'i>>,
+) -> impl Iterator<Item = Prefix> + Send + 'i {
+    let mut all: Vec<_> = all.into_iter().map(Iterator::peekable).collect();
+    std::iter::from_fn(move || {
+        let first = all.iter_mut().filter_map(|one| one.peek().copied()).min()?;
+        for one in &mut all {
+            one.next_if_eq(&first);
+        }
+        Some(first)
+    })
 }
 
 fn list(prefix: &Prefix, rows: &[ParsedRow], status: RowStatus) -> Option<ListedPrefix> {
@@ -357,6 +439,8 @@ fn list(prefix: &Prefix, rows: &[ParsedRow], status: RowStatus) -> Option<Listed
         updated: mine().filter_map(|row| row.updated).max().and_then(timestamp),
         expires,
         source: mine().find_map(|row| row.source.clone()),
+        sources: Vec::new(),
+        own: None,
         keys: mine().map(|row| row.key(prefix)).collect(),
         left_out: false,
     })

@@ -20,7 +20,7 @@ use crate::store::{ChangedRows, Changes, DocumentKind, StoreError, StoreTable};
 
 /// `ip_monitor` counts as small up to this many prefixes.
 const SMALL: usize = 10_000;
-/// `geo_countries` counts as small up to this many bytes.
+/// `geo_countries` and `ban_source_sets` count as small up to this many bytes.
 const SMALL_BYTES: usize = 1 << 20;
 /// The feed follows the store well within this; otherwise health reports the trouble anyway.
 const FOLLOWS_WITHIN: Duration = Duration::from_secs(10);
@@ -53,6 +53,7 @@ fn is_small(table: StoreTable, state: &FeedState) -> bool {
     match table {
         StoreTable::Ip => state.snapshot.ips.entries.len() <= SMALL,
         StoreTable::Countries => state.whole[Table::Countries].bytes.len() <= SMALL_BYTES,
+        StoreTable::SourceSets => state.snapshot.source_set_bytes() <= SMALL_BYTES,
         StoreTable::Flags | StoreTable::Documents(_) => true,
     }
 }
@@ -83,6 +84,7 @@ pub(super) async fn compare(shared: &FeedInner, tables: &[StoreTable]) -> Result
             StoreTable::Countries => {
                 snapshot.index.first_difference(*table, stored.countries.as_slice(), &moved)
             }
+            StoreTable::SourceSets => snapshot.index.first_difference(*table, &stored.source_sets, &moved),
             StoreTable::Documents(kind) => {
                 snapshot.index.first_difference(*table, &stored.documents[*kind], &moved)
             }
@@ -109,7 +111,8 @@ fn moved(rows: &ChangedRows) -> HashSet<(StoreTable, String)> {
     let documents = DocumentKind::ALL.into_iter().flat_map(|kind| {
         rows.documents[kind].iter().map(move |(key, _)| (StoreTable::Documents(kind), key.clone()))
     });
-    flags.chain(countries).chain(documents).collect()
+    let sets = rows.source_sets.iter().map(|(key, _)| (StoreTable::SourceSets, key.clone()));
+    flags.chain(countries).chain(sets).chain(documents).collect()
 }
 
 fn ips_differ(snapshot: &Snapshot, loaded: &ParsedIpMonitor, moved: &HashSet<String>) -> Option<String> {

@@ -7,7 +7,7 @@ use std::num::NonZeroI64;
 use std::sync::Arc;
 
 use serde_json::Value;
-use tidegate_author::{self as author, AutoBan, Backends, Listener, Listeners, Route};
+use tidegate_author::{self as author, AutoBan, Backends, Listener, Listeners, Route, Source};
 use tidegate_policy::address::Prefix;
 use tidegate_policy::codec::FormatError;
 use tidegate_policy::digest::{BlobHash, SetDigest};
@@ -22,6 +22,7 @@ use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::BlobRef;
 
 use super::apply::NextSnapshot;
+use super::ban_sources::{self, ActiveSets, StoredSets};
 use super::clock;
 use super::countries::{self, CountriesInfo};
 use super::documents::{DocumentContent, DocumentTable, Documents, describe};
@@ -55,11 +56,14 @@ pub struct Snapshot {
     pub pages: Documents<Page>,
     /// The rules of automatic bans.
     pub auto_bans: Documents<AutoBan>,
+    /// The sources of bans.
+    pub sources: Documents<Source>,
     /// The country table that is in force, if one was imported.
     pub countries: Option<Arc<CountriesInfo>>,
     /// Digests of the tables that gateways load.
     pub tables: TableDigests,
     pub(super) ips: IpMonitor,
+    source_sets: StoredSets,
     pub(super) index: RowIndex,
 }
 
@@ -89,7 +93,10 @@ pub struct TableDigest {
 pub(super) fn made_from(table: Table) -> &'static [StoreTable] {
     use StoreTable::Documents;
     match table {
-        Table::BanBase | Table::BanOverlay | Table::BanRecent | Table::Allow => &[StoreTable::Ip],
+        Table::Allow => &[StoreTable::Ip],
+        Table::BanBase | Table::BanOverlay | Table::BanRecent => {
+            &[StoreTable::Ip, Documents(DocumentKind::Source), StoreTable::SourceSets]
+        }
         Table::Flags => &[StoreTable::Flags],
         Table::Geo => &[Documents(DocumentKind::GeoRule)],
         Table::Countries => &[StoreTable::Countries],
@@ -117,9 +124,11 @@ impl Snapshot {
             listeners: Documents::default(),
             pages: Documents::default(),
             auto_bans: Documents::default(),
+            sources: Documents::default(),
             countries: None,
             tables: TableDigests::default(),
             ips: IpMonitor::new(limit),
+            source_sets: StoredSets::new(),
             index: RowIndex::default(),
         }
     }
@@ -133,6 +142,7 @@ impl Snapshot {
             DocumentKind::Listener => &mut self.listeners,
             DocumentKind::Page => &mut self.pages,
             DocumentKind::AutoBan => &mut self.auto_bans,
+            DocumentKind::Source => &mut self.sources,
         };
         (documents, &mut self.index)
     }
@@ -167,6 +177,8 @@ impl Snapshot {
                 self.index.note_move(*table, from, to);
             }
         }
+        let of_sources = [StoreTable::SourceSets, StoreTable::Documents(DocumentKind::Source)];
+        let sources_changed = of_sources.into_iter().any(|table| rows.has(table));
         flags::apply(&mut self.flags, &mut self.index, rows.flags);
         for (kind, changes) in rows.documents {
             let (documents, index) = self.documents(kind);
@@ -175,7 +187,13 @@ impl Snapshot {
         if let Some(row) = rows.countries {
             countries::apply(&mut self.countries, &mut self.index, row);
         }
-        self.ips.apply(&mut self.index, rows.ips)
+        ban_sources::apply(&mut self.source_sets, &mut self.index, rows.source_sets);
+        let mut changed = self.ips.apply(&mut self.index, rows.ips);
+        if sources_changed {
+            let active = ActiveSets::new(&self.sources, &self.source_sets);
+            self.ips.set_sources(active, &mut changed);
+        }
+        changed
     }
 
     /// What this would be with these rows changed.
@@ -198,7 +216,8 @@ impl Snapshot {
                 }
                 StoreTable::Documents(kind) => FormerRow::Document(self.documents(kind).0.row(&origin)?),
                 StoreTable::Countries => FormerRow::Countries(self.countries.as_ref()?.to_row()),
-                StoreTable::Flags => return None,
+                // Another set is fetched in its place.
+                StoreTable::Flags | StoreTable::SourceSets => return None,
             };
             Some(((table, key.to_string()), row))
         };
@@ -256,19 +275,34 @@ impl Snapshot {
         let ips = ParsedIpMonitor::read(stored.ips, &self.ips, &self.index);
         let replaced = ips.replace_all(&mut self.ips, &mut self.index);
         changed.bans.extend(replaced.bans);
-        ChangedPrefixes { allow: changed.allow || replaced.allow, ..changed }
+        changed.allow |= replaced.allow;
+        // After the rows: of what does not fit into the table, those come first.
+        ban_sources::replace(&mut self.source_sets, &mut self.index, stored.source_sets);
+        let active = ActiveSets::new(&self.sources, &self.source_sets);
+        self.ips.set_sources(active, &mut changed);
+        changed
     }
 
     /// The rows of exactly this prefix with `status`, merged.
     #[must_use]
     pub fn listed(&self, prefix: &Prefix, status: RowStatus) -> Option<ListedPrefix> {
-        let mut listed = self.ips.listed(prefix, status)?;
+        self.ips.listed(prefix, status).map(|listed| self.with_keys_now(listed))
+    }
+
+    /// The same of rows alone, whatever sources have.
+    #[must_use]
+    pub fn listed_rows(&self, prefix: &Prefix, status: RowStatus) -> Option<ListedPrefix> {
+        self.ips.listed_rows(prefix, status).map(|listed| self.with_keys_now(listed))
+    }
+
+    /// `listed` with the keys that its rows have now.
+    fn with_keys_now(&self, mut listed: ListedPrefix) -> ListedPrefix {
         for key in &mut listed.keys {
             if let Some(now) = self.index.moved_from(StoreTable::Ip, key) {
                 *key = now.to_string();
             }
         }
-        Some(listed)
+        listed
     }
 
     /// The entries of all prefixes that cover `address`: longest prefix first; for one prefix
@@ -333,6 +367,17 @@ impl Snapshot {
             _ => [0; 2],
         };
         left_out.into_iter().fold(self.index.quarantine_of(table).count(), usize::saturating_add)
+    }
+
+    /// The entries of the source `name`, in or out of force; `None`: it has no set yet.
+    #[must_use]
+    pub fn source_set(&self, name: &str) -> Option<&AddressTable> {
+        self.source_sets.get(name)
+    }
+
+    /// Bytes of the sets of all sources.
+    pub(super) fn source_set_bytes(&self) -> usize {
+        self.source_sets.values().map(|set| set.as_bytes().len()).fold(0, usize::saturating_add)
     }
 
     /// The backends that references of routes can name.
@@ -414,6 +459,14 @@ impl DocumentContent for Limit {
 
     fn read(row: &DocumentRow, document: &Value) -> Result<Self, String> {
         author::read_limit(&row.name, document).map_err(|problems| describe(&problems))
+    }
+}
+
+impl DocumentContent for Source {
+    const KIND: DocumentKind = DocumentKind::Source;
+
+    fn read(row: &DocumentRow, document: &Value) -> Result<Self, String> {
+        author::read_source(&row.name, document).map_err(|problems| describe(&problems))
     }
 }
 

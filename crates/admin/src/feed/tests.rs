@@ -8,6 +8,7 @@ mod gateway;
 mod memory;
 mod property;
 mod slips;
+mod sources;
 mod tables;
 
 use std::sync::Arc;

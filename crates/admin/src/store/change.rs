@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::auto_bans::RuleBans;
 use super::ban_import::{BanImport, ImportCounts};
+use super::ban_source::FetchedSource;
 use super::tables::{DocumentKind, StoreTable};
 use super::tokens::TokenRow;
 
@@ -80,6 +81,9 @@ pub enum Change {
     ImportBans(Arc<BanImport>),
     /// Ban those who reached the threshold of a rule.
     BanByRule(Arc<RuleBans>),
+    /// What came of fetching a source of bans, if its document is still the one by which it was fetched. Only
+    /// another set is audited.
+    SourceFetched(Arc<FetchedSource>),
     /// Insert or replace a document; `created_at` of an existing row stays.
     PutDocument {
         /// Its kind.
@@ -188,6 +192,8 @@ pub struct Author {
 pub const SQL: &str = "sql";
 /// The author of what commands write into a database themselves.
 pub const COMMAND_LINE: &str = "command line";
+/// The author of what is fetched from sources of bans on time.
+pub const SOURCES: &str = "sources";
 /// The author of tokens that files have.
 pub const TOKEN_FILES: &str = "serve --tokens";
 /// What the authors of automatic bans begin with: the rule's name follows.

@@ -64,6 +64,15 @@ pub struct CountriesRow {
     pub table: Vec<u8>,
 }
 
+/// What a source of bans had when it was last fetched.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SourceSetRow {
+    /// The source's name.
+    pub name: String,
+    /// An [`AddressTable`](tidegate_policy::table::AddressTable)'s bytes, unchecked.
+    pub entries: Vec<u8>,
+}
+
 /// A row as it was when it could be read, kept while it cannot.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -90,6 +99,8 @@ pub struct StoredRows {
     pub flags: Vec<FlagRow>,
     /// The row of `geo_countries`, if asked for.
     pub countries: Option<CountriesRow>,
+    /// Rows of `ban_source_sets`, if asked for.
+    pub source_sets: Vec<SourceSetRow>,
     /// Rows of the tables of documents that were asked for.
     pub documents: PerDocumentKind<Vec<DocumentRow>>,
     /// What [`TableStore::keep_former`] kept.
@@ -105,6 +116,8 @@ pub struct ChangedRows {
     pub flags: Vec<(String, Option<FlagRow>)>,
     /// Of `geo_countries`; the outer `None`: nothing changed there.
     pub countries: Option<Option<CountriesRow>>,
+    /// Of `ban_source_sets`.
+    pub source_sets: Vec<(String, Option<SourceSetRow>)>,
     /// Of the tables of documents.
     pub documents: PerDocumentKind<Vec<(String, Option<DocumentRow>)>>,
     /// Keys that were changed, in that order: table, former key, new key. Both are among the rows.
@@ -119,6 +132,7 @@ impl ChangedRows {
             StoreTable::Ip => !self.ips.is_empty(),
             StoreTable::Flags => !self.flags.is_empty(),
             StoreTable::Countries => self.countries.is_some(),
+            StoreTable::SourceSets => !self.source_sets.is_empty(),
             StoreTable::Documents(kind) => !self.documents[kind].is_empty(),
         }
     }

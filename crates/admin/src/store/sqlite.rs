@@ -11,6 +11,7 @@ mod audit;
 mod auto_bans;
 mod backup;
 mod ban_import;
+mod ban_sources;
 mod believed_clock;
 mod beside;
 mod change_log;
@@ -71,8 +72,8 @@ use super::{
     AddressCount, Append, Appended, AuditAnchor, AuditCheck, AuditFilter, AuditRow, Author, BanImport,
     Change, Changes, CheckCounts, CommitOptions, Committed, EventFilter, EventPage, EventPosition, EventTail,
     FormerRows, ImportCounts, IpRow, KeptRequest, PathsAnswer, RecordingCounts, Restored, RestoredTable,
-    StatsFilter, Store, StoreError, StoreHealth, StoreTable, StoredRows, TableStore, TimelinePoint, TokenRow,
-    TopOf, TopValue, time_text,
+    SourceState, StatsFilter, Store, StoreError, StoreHealth, StoreTable, StoredRows, TableStore,
+    TimelinePoint, TokenRow, TopOf, TopValue, time_text,
 };
 use crate::auto_bans::AutoBans;
 use append::AppendJob;
@@ -381,6 +382,10 @@ impl Store for SqliteStore {
 
     async fn preview_import(&self, import: &Arc<BanImport>) -> Result<ImportCounts, StoreError> {
         Ok(self.plan(import).await?.counts(import))
+    }
+
+    async fn source_states(&self) -> Result<Vec<SourceState>, StoreError> {
+        self.readers.read(&self.database, "sources of bans", ban_sources::states).await
     }
 
     async fn append(&self, append: Append) -> Result<Appended, StoreError> {

@@ -20,12 +20,22 @@ pub enum DocumentKind {
     Page,
     /// A rule of automatic bans. Of these no table of gateways is made.
     AutoBan,
+    /// A source of bans: where a list of addresses is.
+    Source,
 }
 
 impl DocumentKind {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Route, Self::GeoRule, Self::Backend, Self::Limit, Self::Listener, Self::Page, Self::AutoBan];
+    pub const ALL: [Self; 8] = [
+        Self::Route,
+        Self::GeoRule,
+        Self::Backend,
+        Self::Limit,
+        Self::Listener,
+        Self::Page,
+        Self::AutoBan,
+        Self::Source,
+    ];
 
     /// The names in the audit and of the table.
     const fn names(self) -> (&'static str, &'static str) {
@@ -37,6 +47,8 @@ impl DocumentKind {
             Self::Listener => ("listener", "listeners"),
             Self::Page => ("page", "pages"),
             Self::AutoBan => ("auto-ban", "auto_bans"),
+            // `sources` is the ledger's table of those who number events.
+            Self::Source => ("source", "ban_sources"),
         }
     }
 
@@ -52,17 +64,19 @@ impl DocumentKind {
 pub enum StoreTable {
     /// `ip_monitor`.
     Ip,
-    /// `routes`, `geo_rules`, `backends`, `limits`, `listeners`, `pages`, `auto_bans`.
+    /// `routes`, `geo_rules`, `backends`, `limits`, `listeners`, `pages`, `auto_bans`, `ban_sources`.
     Documents(DocumentKind),
     /// `flags`.
     Flags,
     /// `geo_countries`: one row at most.
     Countries,
+    /// `ban_source_sets`: what the sources of bans had when they were last fetched.
+    SourceSets,
 }
 
 impl StoreTable {
     /// How many there are.
-    pub const COUNT: usize = DocumentKind::ALL.len() + 3;
+    pub const COUNT: usize = DocumentKind::ALL.len() + 4;
 
     /// Those of documents.
     pub const DOCUMENTS: [Self; DocumentKind::ALL.len()] = {
@@ -85,6 +99,7 @@ impl StoreTable {
         }
         all[at + 1] = Self::Flags;
         all[at + 2] = Self::Countries;
+        all[at + 3] = Self::SourceSets;
         all
     };
 
@@ -95,6 +110,7 @@ impl StoreTable {
             Self::Ip => "ip_monitor",
             Self::Flags => "flags",
             Self::Countries => "geo_countries",
+            Self::SourceSets => "ban_source_sets",
             Self::Documents(kind) => kind.names().1,
         }
     }
@@ -105,7 +121,7 @@ impl StoreTable {
         match self {
             Self::Ip => "ip",
             Self::Countries => "id",
-            Self::Flags | Self::Documents(_) => "name",
+            Self::Flags | Self::SourceSets | Self::Documents(_) => "name",
         }
     }
 }

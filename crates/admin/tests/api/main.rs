@@ -42,6 +42,7 @@ mod route_files;
 mod routes;
 mod schemathesis;
 mod settings;
+mod sources;
 mod stats;
 mod stopping;
 mod synchronous_recording;

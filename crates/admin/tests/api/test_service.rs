@@ -154,6 +154,13 @@ impl TestService {
         Self::start_as(dir, config, client()).await
     }
 
+    /// Starts a service that has this directory for files of sources.
+    pub async fn start_with_files(files: &std::path::Path) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { source_files: Some(files.to_owned()), ..config(&dir) };
+        Self::start_as(dir, config, client()).await
+    }
+
     /// Starts a service that shows certificates of `127.0.0.1` on both listeners, signed by the authority that is
     /// returned; `adjust` may ask for more.
     pub async fn start_with_tls(
@@ -358,6 +365,7 @@ fn config(dir: &tempfile::TempDir) -> Config {
         clusters: BTreeSet::new(),
         protect: vec!["198.51.100.0/28".parse().unwrap()],
         tokens: None,
+        source_files: None,
         table_limit: MAX_BAN_BASE,
         tls: PerListener::default(),
     }

@@ -79,6 +79,19 @@ impl AddressTable {
         (0..self.len()).map_while(|i| self.entry(i))
     }
 
+    /// The entries behind `prefix`, which need not be one, in order.
+    pub fn iter_behind<'t>(&'t self, prefix: &Prefix) -> impl Iterator<Item = Entry> + Clone + use<'t> {
+        let (mut from, mut until) = (0, self.len());
+        while from < until {
+            let middle = from.midpoint(until);
+            match self.entry(middle) {
+                Some(entry) if entry.prefix <= *prefix => from = middle.saturating_add(1),
+                _ => until = middle,
+            }
+        }
+        (from..self.len()).map_while(|i| self.entry(i))
+    }
+
     /// The entries that cover `address`, longest prefix first, expired and absent
     /// ones included. v4-mapped v6 counts as v4.
     pub fn covering(&self, address: IpAddr) -> impl Iterator<Item = Entry> + '_ {

@@ -1,6 +1,5 @@
 //! `bans/import` and `bans/export`: many bans at once.
 
-mod check;
 mod export;
 mod import;
 mod list_body;

@@ -63,6 +63,9 @@ pub struct AddressStatus {
     reason: Option<String>,
     /// Whose lists have the entry, with commas between the names; null: it was entered by hand.
     source: Option<String>,
+    /// The sources that have it, if any do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sources: Vec<String>,
     since: Option<String>,
     until: Option<String>,
 }
@@ -74,9 +77,11 @@ impl AddressStatus {
         Self::of_entries(snapshot, prefix, now, |_| true)
     }
 
-    /// The same once there is no entry of exactly `prefix` with `status`.
+    /// The same once there is no row of exactly `prefix` with `status`; what only sources have stays.
     pub fn without(snapshot: &Snapshot, prefix: &Prefix, status: RowStatus, now: UnixSeconds) -> Self {
-        Self::of_entries(snapshot, prefix, now, |listed| listed.prefix != *prefix || listed.status != status)
+        Self::of_entries(snapshot, prefix, now, |listed| {
+            listed.prefix != *prefix || listed.status != status || listed.keys.is_empty()
+        })
     }
 
     fn of_entries(
@@ -99,10 +104,16 @@ impl AddressStatus {
             entry: decides.map(|listed| listed.prefix.to_string()),
             reason: decides.and_then(|listed| listed.reason.as_deref().map(str::to_owned)),
             source: decides.and_then(|listed| listed.source.as_deref().map(str::to_owned)),
+            sources: decides.map(sources).unwrap_or_default(),
             since: decides.and_then(since),
             until: decides.and_then(until),
         }
     }
+}
+
+/// The names of the sources that have an entry.
+pub fn sources(listed: &ListedPrefix) -> Vec<String> {
+    listed.sources.iter().map(ToString::to_string).collect()
 }
 
 fn since(listed: &ListedPrefix) -> Option<String> {
@@ -111,7 +122,11 @@ fn since(listed: &ListedPrefix) -> Option<String> {
 
 /// When an entry expires, as text for answers.
 pub fn until(listed: &ListedPrefix) -> Option<String> {
-    Timestamp::from_second(listed.expires?.into()).ok().map(time::rfc3339)
+    moment(listed.expires)
+}
+
+fn moment(end: Option<UnixSeconds>) -> Option<String> {
+    Timestamp::from_second(end?.into()).ok().map(time::rfc3339)
 }
 
 fn first_address(prefix: &Prefix) -> IpAddr {
@@ -144,6 +159,13 @@ pub async fn one(
     Ok(Json(AddressReport { address, requests_seen }))
 }
 
+/// What the rows of an entry say by themselves.
+#[derive(Serialize, Debug, PartialEq, Eq, ToSchema)]
+pub struct OwnEntry {
+    reason: Option<String>,
+    until: Option<String>,
+}
+
 /// An entry of the list.
 #[derive(Serialize, Debug, PartialEq, Eq, ToSchema)]
 pub struct Entry {
@@ -151,6 +173,12 @@ pub struct Entry {
     status: &'static str,
     reason: Option<String>,
     source: Option<String>,
+    /// The sources that have it, if any do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sources: Vec<String>,
+    /// What its rows say by themselves, if sources have it as well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    own: Option<OwnEntry>,
     since: Option<String>,
     updated: Option<String>,
     until: Option<String>,
@@ -158,7 +186,7 @@ pub struct Entry {
     /// It has no effect: its table is full.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     left_out: bool,
-    /// Keys of its rows: one address can be written in several ways.
+    /// Keys of its rows: one address can be written in several ways; none of what only sources have.
     rows: Vec<String>,
     requests_seen: Option<RequestsSeen>,
 }
@@ -166,9 +194,15 @@ pub struct Entry {
 impl Entry {
     /// What is `listed`, at `now`, without the requests from there.
     pub fn new(listed: ListedPrefix, now: UnixSeconds) -> Self {
+        let own = listed.own.as_ref().map(|(reason, end)| OwnEntry {
+            reason: reason.as_deref().map(str::to_owned),
+            until: moment(*end),
+        });
         Self {
             ip: listed.prefix.to_string(),
             status: listed.status.name(),
+            sources: sources(&listed),
+            own,
             since: since(&listed),
             until: until(&listed),
             updated: listed.updated.map(time::rfc3339),

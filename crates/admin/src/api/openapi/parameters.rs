@@ -41,6 +41,7 @@ parameters! {
     MIN_SCORE = "min_score", r#"{"type": "number"}"#, "Entries with a lower score are skipped";
     STRICT = "strict", r#"{"type": "boolean", "default": false}"#, "Change nothing if an entry is refused";
     FORCE = "force", BOOLEAN, "Take protected networks, allowed addresses and an empty list, too";
+    REFRESH_FORCE = "force", BOOLEAN, "Take whatever the source has, an empty list as well";
     LIMIT = "limit", r#"{"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}"#, "Items of a page, at most";
     DOCUMENTS = "limit", r#"{"type": "integer", "minimum": 1, "maximum": 10000, "default": 1000}"#, "Documents of a page, at most";
     CURSOR = "cursor", TEXT, "The `next` of the page before";

@@ -124,7 +124,7 @@ fn two_names(kind: DocumentKind) -> [&'static str; 2] {
 }
 
 /// Of each kind: a valid document called as the first of [`two_names`], and invalid ones.
-fn good_and_slips() -> [(DocumentKind, String, Vec<String>); 5] {
+fn good_and_slips() -> [(DocumentKind, String, Vec<String>); 6] {
     let owned = |slips: &[&str]| slips.iter().map(|slip| (*slip).to_owned()).collect();
     let no_rules = r#"{"metadata":{"name":"name"},"spec":{"rulez":[]}}"#.to_owned();
     [
@@ -142,6 +142,14 @@ fn good_and_slips() -> [(DocumentKind, String, Vec<String>); 5] {
                 r#"{"key":"ip","rate":0,"per":"minute"}"#,
                 r#"{"key":"header:te","rate":9,"per":"minute"}"#,
                 r#"{"key":"ip","rate":9,"rate":8,"per":"minute"}"#,
+            ]),
+        ),
+        (
+            DocumentKind::Source,
+            r#"{"url":"https://lists.example.com/x"}"#.to_owned(),
+            owned(&[
+                r#"{"url":"https://10.0.0.1/x"}"#,
+                r#"{"url":"https://lists.example.com/x","interval":"1s"}"#,
             ]),
         ),
         (

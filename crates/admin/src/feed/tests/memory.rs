@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::store::{
     ChangedRows, Changes, CountriesRow, DocumentKind, DocumentRow, FlagRow, FormerRows, IpRow,
-    PerDocumentKind, StoreError, StoreTable, StoredRows, TableStore,
+    PerDocumentKind, SourceSetRow, StoreError, StoreTable, StoredRows, TableStore,
 };
 
 #[derive(Clone, Default)]
@@ -20,6 +20,7 @@ pub struct Rows {
     pub ips: BTreeMap<String, IpRow>,
     pub flags: BTreeMap<String, FlagRow>,
     pub countries: Option<CountriesRow>,
+    pub source_sets: BTreeMap<String, SourceSetRow>,
     pub documents: PerDocumentKind<BTreeMap<String, DocumentRow>>,
     pub former: FormerRows,
     log: Vec<(u64, StoreTable, String)>,
@@ -169,6 +170,20 @@ impl Memory {
         })
     }
 
+    /// Makes `entries` what the source `name` has; `None`: nothing.
+    pub fn set_source(&self, name: &str, entries: Option<Vec<u8>>) -> u64 {
+        self.change(|rows| {
+            rows.note(StoreTable::SourceSets, name);
+            match entries {
+                Some(entries) => {
+                    let row = SourceSetRow { name: name.to_owned(), entries };
+                    drop(rows.source_sets.insert(name.to_owned(), row));
+                }
+                None => drop(rows.source_sets.remove(name)),
+            }
+        })
+    }
+
     /// A change that no trigger logs.
     pub fn change_unseen(&self, change: impl FnOnce(&mut Rows)) {
         change(&mut self.rows());
@@ -251,6 +266,9 @@ impl TableStore for Memory {
         if tables.contains(&StoreTable::Countries) {
             snapshot.countries = rows.countries.clone();
         }
+        if tables.contains(&StoreTable::SourceSets) {
+            snapshot.source_sets = rows.source_sets.values().cloned().collect();
+        }
         Ok(snapshot)
     }
 
@@ -282,6 +300,9 @@ impl TableStore for Memory {
             ips: of(StoreTable::Ip).map(|key| (key.clone(), rows.ips.get(&key).cloned())).collect(),
             flags: of(StoreTable::Flags).map(|key| (key.clone(), rows.flags.get(&key).cloned())).collect(),
             countries: of(StoreTable::Countries).next().map(|_| rows.countries.clone()),
+            source_sets: of(StoreTable::SourceSets)
+                .map(|key| (key.clone(), rows.source_sets.get(&key).cloned()))
+                .collect(),
             documents,
             moves: rows.moves.iter().filter(|(at, _)| *at > seq).map(|(_, moved)| moved.clone()).collect(),
         };

@@ -14,6 +14,7 @@ use tidegate_policy::digest::BlobHash;
 use tidegate_policy::flags::{Flag, FlagState, Flags};
 use tidegate_policy::geo::{CountryTable, GeoRule, GeoRules};
 use tidegate_policy::limit::{Limit, Limits};
+use tidegate_policy::table::{AddressTable, EntryState};
 use tidegate_policy::tables::Table;
 
 use super::gateway::{self, SimGateway, present};
@@ -111,6 +112,10 @@ enum Op {
     DeleteRoute(usize),
     /// `None`: removed; 0: invalid.
     SetLimit(Option<u8>),
+    /// Whether there is a source of this name.
+    HasSource(usize, bool),
+    /// What that source has, by key and end; `None`: it has no set.
+    SetSource(usize, Option<Vec<(usize, usize)>>),
     /// The backend that the routes refer to; `None`: removed; 0: invalid.
     SetBackend(Option<u8>),
     Poll(usize),
@@ -130,6 +135,7 @@ const GATEWAYS: usize = 3;
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let put = || (0..KEYS.len(), 0..STATUSES.len(), 0..ENDS.len());
+    let entries = || proptest::collection::vec((0..KEYS.len(), 0..ENDS.len()), 0..9);
     let op = prop_oneof![
         30 => proptest::collection::vec(put(), 1..4).prop_map(Op::Put),
         2 => proptest::collection::vec(put(), 10..24).prop_map(Op::Put),
@@ -143,6 +149,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         4 => (0..3usize, 0..GEO.len()).prop_map(|(name, rule)| Op::PutGeoRule(name, rule)),
         1 => (0..3usize).prop_map(Op::DeleteGeoRule),
         3 => proptest::option::weighted(0.8, 0..4u8).prop_map(Op::SetCountries),
+        4 => (0..2usize, proptest::bool::weighted(0.8)).prop_map(|(name, is)| Op::HasSource(name, is)),
+        8 => (0..2usize, proptest::option::weighted(0.9, entries())).prop_map(|(name, has)| Op::SetSource(name, has)),
         15 => Just(Op::Ask),
         30 => (0..GATEWAYS).prop_map(Op::Poll),
         5 => (0..GATEWAYS).prop_map(Op::LostPoll),
@@ -228,6 +236,22 @@ impl Run {
                 };
                 self.settle().await;
                 self.note_kept();
+            }
+            Op::HasSource(name, true) => {
+                let document = r#"{"url":"https://lists.example.com/x"}"#;
+                self.store.put_document(DocumentKind::Source, &format!("s{name}"), document);
+            }
+            Op::HasSource(name, false) => {
+                self.store.delete_document(DocumentKind::Source, &format!("s{name}"));
+            }
+            Op::SetSource(name, has) => {
+                let entry =
+                    |(key, end): (usize, usize)| Some((KEYS[key].parse::<Prefix>().ok()?, ENDS[end].1));
+                let bytes = has.map(|has| {
+                    let has: BTreeMap<_, _> = has.into_iter().filter_map(entry).collect();
+                    super::sources::set(has)
+                });
+                self.store.set_source(&format!("s{name}"), bytes);
             }
             Op::SetLimit(rate) => {
                 match rate {
@@ -388,14 +412,25 @@ impl Run {
 
     fn naive(&self, status: &str) -> BTreeMap<Prefix, Option<UnixSeconds>> {
         let mut set: BTreeMap<Prefix, Option<UnixSeconds>> = BTreeMap::new();
-        for row in self.store.rows().ips.values().filter(|row| row.status == status) {
+        let rank = |end: Option<UnixSeconds>| end.unwrap_or(UnixSeconds::MAX);
+        let rows = self.store.rows();
+        let has_document = |name: &String| rows.documents[DocumentKind::Source].contains_key(name);
+        let sets = rows.source_sets.iter().filter(|(name, _)| status == "banned" && has_document(name));
+        for entry in sets.flat_map(|(_, row)| {
+            let table = AddressTable::from_bytes(row.entries.clone()).unwrap();
+            table.iter().collect::<Vec<_>>()
+        }) {
+            let EntryState::Present(end) = entry.state else { panic!("absent") };
+            let slot = set.entry(entry.prefix).or_insert(end);
+            *slot = if rank(end) > rank(*slot) { end } else { *slot };
+        }
+        for row in rows.ips.values().filter(|row| row.status == status) {
             let Ok(prefix) = row.ip.parse::<Prefix>() else { continue };
             let end = match row.expires_at.as_deref() {
                 Some("whenever") if status == "allowed" => continue,
                 Some("whenever") => None,
                 end => ENDS.iter().find(|(written, _)| *written == end).unwrap().1,
             };
-            let rank = |end: Option<UnixSeconds>| end.unwrap_or(UnixSeconds::MAX);
             let slot = set.entry(prefix).or_insert(end);
             *slot = if rank(end) > rank(*slot) { end } else { *slot };
         }

@@ -34,6 +34,7 @@ pub(super) fn read_tables(
             StoreTable::Ip => snapshot.ips = all(conn, *table)?,
             StoreTable::Flags => snapshot.flags = all(conn, *table)?,
             StoreTable::Countries => snapshot.countries = all(conn, *table)?.pop(),
+            StoreTable::SourceSets => snapshot.source_sets = all(conn, *table)?,
             StoreTable::Documents(kind) => snapshot.documents[*kind] = all(conn, *table)?,
         }
     }
@@ -70,6 +71,7 @@ fn changed_rows(conn: &Connection, since: u64) -> rusqlite::Result<ChangedRows> 
         ips: changed(conn, StoreTable::Ip, since)?,
         flags: changed(conn, StoreTable::Flags, since)?,
         countries: changed(conn, StoreTable::Countries, since)?.pop().map(|(_, row)| row),
+        source_sets: changed(conn, StoreTable::SourceSets, since)?,
         documents,
         moves: moves(conn, since)?,
     })

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, Row, params};
 
 use super::audit::{Auditor, as_json};
+use super::ban_sources;
 use super::rows::{self, KeyedRow, text};
 use crate::store::{DocumentKind, DocumentRow, StoreTable};
 
@@ -52,6 +53,9 @@ pub(super) fn delete(audit: &Auditor<'_>, kind: DocumentKind, name: &str) -> rus
     let sql = format!("DELETE FROM {} WHERE name = ?1", StoreTable::Documents(kind).name());
     let rows = audit.conn.prepare_cached(&sql)?.execute([name])?;
     if rows > 0 {
+        if kind == DocumentKind::Source {
+            ban_sources::remove(audit, name)?;
+        }
         audit.write(kind.name(), name, was, None)?;
     }
     Ok(rows)

@@ -16,7 +16,7 @@ use super::integers::to_sql;
 use super::rows::{self, text};
 use super::schema::ddl::TOKENS;
 use super::schema::{EPOCH, MOVED, RELOAD};
-use super::{countries, ip_monitor, meta, tokens};
+use super::{ban_sources, countries, ip_monitor, meta, tokens};
 use crate::store::{Author, DocumentKind, DocumentRow, FlagRow, IpRow, SQL, StoreTable, time_text};
 
 /// Rows of one table that are told one by one; of a table with more only the number of changes is
@@ -124,6 +124,7 @@ fn row(conn: &Connection, table: StoreTable, key: String, changes: &RowChanges) 
                 status: column(0).unwrap_or_default(),
                 reason: column(1),
                 expires_at: column(2),
+                source: column(3),
                 ..IpRow::default()
             });
             let before = before.as_ref().map(ip_monitor::audit_json);
@@ -150,6 +151,15 @@ fn row(conn: &Connection, table: StoreTable, key: String, changes: &RowChanges) 
             let after = countries::audited(conn)?;
             let name = countries::source(conn)?.or_else(|| column(0)).unwrap_or_default();
             Told("countries", name, before, after)
+        }
+        StoreTable::SourceSets => {
+            let before = was.as_ref().map(|_| {
+                let bytes = column(1).and_then(|bytes| bytes.parse::<u64>().ok());
+                ban_sources::audit_json(column(0).as_deref(), bytes, column(2).as_deref())
+            });
+            let before = or_newest(conn, before, &[ban_sources::AUDITED_AS], &key)?;
+            let after = ban_sources::audited(conn, &key)?;
+            Told(ban_sources::AUDITED_AS, key, before, after)
         }
     })
 }

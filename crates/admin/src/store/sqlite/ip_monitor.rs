@@ -35,8 +35,12 @@ pub(super) fn rows(conn: &Connection, keys: &[String]) -> rusqlite::Result<(u64,
 
 /// A row of `ip_monitor` as the audit has it.
 pub(super) fn audit_json(row: &IpRow) -> String {
-    let IpRow { ip, status, reason, expires_at, .. } = row;
-    json!({ "ip": ip, "status": status, "reason": reason, "expires_at": expires_at }).to_string()
+    let IpRow { ip, status, reason, expires_at, source, .. } = row;
+    let mut told = json!({ "ip": ip, "status": status, "reason": reason, "expires_at": expires_at });
+    if let Some(source) = source {
+        told["source"] = source.as_str().into();
+    }
+    told.to_string()
 }
 
 /// The lists of addresses that the API writes.

@@ -214,7 +214,7 @@ struct Lanes {
     stopping: bool,
     repair: bool,
     urgent: VecDeque<Queued<UrgentJob>>,
-    /// Imports, which wait until no other change does.
+    /// Imports and sets of sources, which wait until no other change does.
     imports: VecDeque<Queued<UrgentJob>>,
     restores: VecDeque<RestoreJob>,
     opens: VecDeque<Queued<OpenJob>>,
@@ -270,7 +270,7 @@ impl Lanes {
     /// Where a change waits.
     fn lane_of(&mut self, job: &UrgentJob) -> &mut VecDeque<Queued<UrgentJob>> {
         match job.change {
-            Change::ImportBans(_) => &mut self.imports,
+            Change::ImportBans(_) | Change::SourceFetched(_) => &mut self.imports,
             _ => &mut self.urgent,
         }
     }

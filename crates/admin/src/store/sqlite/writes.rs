@@ -8,7 +8,9 @@ use super::audit::Auditor;
 use super::ban_import::{self, ImportPlan};
 use super::ip_monitor::List;
 use super::schema::read_state;
-use super::{auto_bans, change_log, countries, documents, flags, idempotency, ip_monitor, tokens};
+use super::{
+    auto_bans, ban_sources, change_log, countries, documents, flags, idempotency, ip_monitor, tokens,
+};
 use crate::store::{Author, Change, Committed, ImportCounts, UnchangedRows, time_text};
 
 /// Applies `change`, by the author `by`, in the write transaction that `conn` is in, if `only_if` holds
@@ -88,6 +90,10 @@ pub(super) fn apply(
         }
         Change::PutDocument { kind, name, document, .. } => documents::put(&audit, *kind, name, document)?,
         Change::DeleteDocument { kind, name, .. } => documents::delete(&audit, *kind, name)?,
+        Change::SourceFetched(fetched) => match ban_sources::put(&audit, fetched)? {
+            Some(rows) => rows,
+            None => return stale(),
+        },
         Change::SetCountries { source, table } => countries::set(&audit, source, table)?,
         Change::AddToken { token, only_new_name } => tokens::add(&audit, token, *only_new_name)?,
         Change::RevokeTokens { name } => tokens::revoke(&audit, name)?,

@@ -1,9 +1,11 @@
 //! Tables, the change log, and the order of `seq`.
 
+use std::sync::Arc;
+
 use super::support::{ban, everything, keys, on_each_store, put, remove, row, rows_since, unban, until};
 use crate::store::{
-    AuditFilter, Change, Changes, CommitOptions, DocumentKind, DocumentRow, PerDocumentKind, StoreError,
-    StoreTable, TokenRow, Unchanged, UnchangedRows,
+    AuditFilter, Change, Changes, CommitOptions, DocumentKind, DocumentRow, FetchedSource, NewSet,
+    PerDocumentKind, SetOrigin, SourceStatus, StoreError, StoreTable, TokenRow, Unchanged, UnchangedRows,
 };
 
 fn put_route(name: &str, document: &str) -> Change {
@@ -342,5 +344,37 @@ fn tokens_are_listed_as_added_each_name_once_and_revoked_by_it() {
         let told = store.audit(AuditFilter::default(), 9).await.unwrap();
         let told: Vec<_> = told.iter().map(|row| (row.name.as_str(), row.after.is_some())).collect();
         assert_eq!(told, [("one", false), ("one", false), ("two", true), ("one", true), ("one", true)]);
+    });
+}
+
+#[test]
+fn a_set_is_stored_if_its_document_is_still_that_one() {
+    on_each_store(async |store| {
+        let by = "test".into();
+        store.commit(put(DocumentKind::Source, "a", "{}"), &by).await.unwrap();
+        let fetched = |document: &str, entries: Option<&[u8]>, counts: &str| {
+            let origin = SetOrigin { counts: counts.to_owned(), ..SetOrigin::default() };
+            let set = Some(NewSet { entries: entries.map(|bytes| Arc::new(bytes.to_vec())), origin });
+            let status =
+                SourceStatus { failures: 3, error: Some("why".to_owned()), ..SourceStatus::default() };
+            let (name, document) = ("a".to_owned(), document.to_owned());
+            Change::SourceFetched(Arc::new(FetchedSource { name, document, set, status }))
+        };
+        let stale = store.commit(fetched("{ }", Some(b"1"), "{}"), &by).await.unwrap();
+        assert!(stale.is_stale && store.source_states().await.unwrap().is_empty());
+        let first = store.commit(fetched("{}", Some(b"1"), "{}"), &by).await.unwrap();
+        assert!(!first.is_stale && first.rows == 1);
+        // The same entries: nobody has to follow.
+        let same = store.commit(fetched("{}", None, r#"{"taken":1}"#), &by).await.unwrap();
+        assert_eq!((same.is_stale, same.rows, same.seq), (false, 0, first.seq));
+        let states = store.source_states().await.unwrap();
+        assert_eq!((states[0].name.as_str(), states[0].status.failures), ("a", 3));
+        assert_eq!(states[0].set.as_ref().unwrap().counts, r#"{"taken":1}"#);
+        assert_eq!(everything(store).await.source_sets[0].entries, b"1");
+        let audit = store.audit(AuditFilter::default(), 10).await.unwrap();
+        assert_eq!(audit.iter().filter(|row| row.kind == "source-set").count(), 1);
+        store.commit(remove(DocumentKind::Source, "a"), &by).await.unwrap();
+        assert!(store.source_states().await.unwrap().is_empty());
+        assert!(everything(store).await.source_sets.is_empty());
     });
 }

@@ -106,7 +106,7 @@ impl<'a> Planner<'a> {
     }
 
     fn entry(&mut self, one: &Wanted, status: RowStatus, entry: ReadEntry) {
-        let listed = self.before.listed(&entry.prefix, status);
+        let listed = self.before.listed_rows(&entry.prefix, status);
         let as_written = listed.as_ref().filter(|listed| listed.keys == [one.name.as_str()]);
         let (before, after) =
             (as_written.map(|listed| listed_manifest(one.kind, listed)), entry.manifest(one.kind));
@@ -166,10 +166,10 @@ impl<'a> Planner<'a> {
             );
             return self.refuse(vec![FieldError::field("/documents", "out_of_range", detail)]);
         }
-        for listed in gone() {
+        // As its rows have it, whatever sources do.
+        for listed in gone().filter_map(|listed| before.listed_rows(&listed.prefix, status)) {
             self.note_removed(kind, listed.prefix.to_string(), listed_manifest(kind, &listed));
-            // With the keys that its rows have now.
-            let keys = before.listed(&listed.prefix, status).map_or(listed.keys, |listed| listed.keys);
+            let keys = listed.keys;
             self.rows.ips.extend(keys.iter().map(|key| (key.clone(), None)));
             self.plan.changes.push(match status {
                 RowStatus::Allowed => {

@@ -12,7 +12,7 @@ use tidegate_policy::flags::{Flag, FlagState};
 use utoipa::ToSchema;
 
 use super::manifests::{Documents, Wanted};
-use crate::api::admin::{auto_bans, backends, geo_rules, limits, listeners, pages, routes};
+use crate::api::admin::{auto_bans, backends, geo_rules, limits, listeners, pages, routes, sources};
 use crate::api::app_state::AppState;
 use crate::api::body::MAX_PEOPLE_BODY;
 use crate::api::named_documents::NamedDocument;
@@ -125,6 +125,7 @@ impl<'a> Planner<'a> {
         self.plan_documents::<geo_rules::GeoRuleDocuments>();
         self.plan_documents::<limits::Limits>();
         self.plan_documents::<pages::Pages>();
+        self.plan_documents::<sources::BanSources>();
         self.plan_documents::<routes::Routes>();
         self.plan_documents::<auto_bans::AutoBanRules>();
         self.addresses();
@@ -137,6 +138,7 @@ impl<'a> Planner<'a> {
         self.check::<geo_rules::GeoRuleDocuments>(after);
         self.check::<limits::Limits>(after);
         self.check::<pages::Pages>(after);
+        self.check::<sources::BanSources>(after);
         self.check::<routes::Routes>(after);
         self.check::<auto_bans::AutoBanRules>(after);
         self.check_addresses(after);

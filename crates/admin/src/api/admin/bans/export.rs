@@ -104,6 +104,8 @@ fn write(snapshot: &Arc<Snapshot>, format: BanExportFormat, source: Option<&str>
     };
     let bans = snapshot.list(Some(RowStatus::Banned), None);
     let bans = bans.filter(|listed| listed.expires.is_none_or(|end| now < end)).filter(is_of);
+    // Rows that only sources have would stay when those let go of them.
+    let bans = bans.filter(|listed| format != BanExportFormat::Sql || !listed.keys.is_empty());
     let mut chunk = before.as_bytes().to_vec();
     let mut is_first = true;
     for listed in bans {

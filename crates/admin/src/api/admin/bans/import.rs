@@ -13,13 +13,13 @@ use tidegate_author::ban_list::{BanListReader, ListFormat, RefusedEntry};
 use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 
-use super::check::{CheckedList, ImportRules, MAX_REFUSALS, seconds_after};
 use super::{SOURCE_FORM, is_source, list_body};
 use crate::api::app_state::AppState;
 use crate::api::entry_fields::check_reason;
 use crate::api::openapi::parameters::{DRY_RUN, WAIT_APPLIED};
 use crate::api::query::QueryParams;
 use crate::api::wait_applied::PendingWrite;
+use crate::ban_lists::check::{CheckedList, ImportRules, MAX_REFUSALS, seconds_after};
 use crate::feed::Snapshot;
 use crate::gateways::Applied;
 use crate::problem::{ApiResult, FieldError, Problem, ProblemCode};
@@ -162,7 +162,7 @@ pub async fn import(
     let asked = ImportParams::read(&params)?;
     // One after the other: each may take a hundred megabytes.
     let turn = app.imports.lock().await;
-    let mut rules = if asked.force { ImportRules::none() } else { ImportRules::now(&app).await? };
+    let mut rules = if asked.force { ImportRules::none() } else { rules(&app).await? };
     rules.end = asked.ttl.and_then(|ttl| seconds_after(time::now(), ttl));
     rules.reason.clone_from(&asked.reason);
     let reader = BanListReader::new(asked.format, asked.min_score);
@@ -197,6 +197,16 @@ pub async fn import(
         version: written.as_ref().map(|written| written.version.to_string()),
         applied: written.and_then(|written| written.applied),
     }))
+}
+
+/// What holds for the entries at this moment.
+async fn rules(app: &AppState) -> ApiResult<ImportRules> {
+    let snapshot = app.current().await;
+    let protected: Vec<_> =
+        app.protected.list(&app.gateways).into_iter().map(|network| network.block).collect();
+    // The allow list may have a million entries.
+    let rules = spawn_blocking(move || ImportRules::of(&snapshot, protected)).await;
+    rules.map_err(|_| Problem::stopping())
 }
 
 /// Whether the list may be imported as it is. Not for the async threads: it may have two million entries.

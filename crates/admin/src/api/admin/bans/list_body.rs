@@ -1,24 +1,21 @@
 //! The body of an import, read as it comes: unpacked, cut into entries and checked on a thread of its
 //! own, no further behind than a few chunks.
 
-use std::io::{self, Write};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use axum::http::{HeaderMap, Request};
 use bytes::Bytes;
-use flate2::write::MultiGzDecoder;
 use http_body_util::BodyExt;
 use tidegate_author::ban_list::{BanListReader, ListFormat};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::check::{CheckedList, MAX_BANS};
+use crate::ban_lists::check::{CheckedList, MAX_BANS};
+use crate::ban_lists::unpack::{ListFault, ListSink, MAX_LIST, read_chunks};
 use crate::problem::{ApiResult, Problem, ProblemCode};
 
-/// Bytes of a list, at most, packed and unpacked.
-pub const MAX_LIST: usize = 256 << 20;
 /// How long a list may take to arrive; an answer may take 60 s.
 const LIST_TIME: Duration = Duration::from_secs(45);
 /// How long there may be nothing.
@@ -46,7 +43,7 @@ pub async fn read(
     }
     let (chunks, from) = mpsc::channel(CHUNKS_AHEAD);
     let read = tokio::task::spawn_blocking(move || {
-        read_chunks(from, is_packed, ListSink::new(reader, list, MAX_LIST))
+        read_chunks(from, is_packed, ListSink::new(reader, list, MAX_LIST)).map_err(Problem::from)
     });
     let sent = send(&mut body, chunks).await;
     // What was sent before the body broke off is read, and of no use.
@@ -123,150 +120,33 @@ fn too_large() -> Problem {
     Problem::new(ProblemCode::BodyTooLarge, detail)
 }
 
-/// Reads all chunks. Not for the async threads.
-fn read_chunks(
-    mut chunks: mpsc::Receiver<Bytes>,
-    is_packed: bool,
-    mut sink: ListSink,
-) -> ApiResult<(ListFormat, CheckedList)> {
-    if !is_packed {
-        while let Some(chunk) = chunks.blocking_recv() {
-            sink.push(&chunk)?;
-        }
-        return sink.finish();
-    }
-    let mut packed = MultiGzDecoder::new(sink);
-    while let Some(chunk) = chunks.blocking_recv() {
-        if packed.write_all(&chunk).is_err() {
-            return Err(packed.get_mut().refused.take().unwrap_or_else(not_gzip));
-        }
-    }
-    if packed.try_finish().is_err() {
-        return Err(packed.get_mut().refused.take().unwrap_or_else(not_gzip));
-    }
-    match packed.finish() {
-        Ok(sink) => sink.finish(),
-        Err(_) => Err(not_gzip()),
-    }
-}
-
-fn not_gzip() -> Problem {
-    Problem::new(ProblemCode::NotAList, "the body is no whole gzip file, as Content-Encoding says")
-}
-
-/// Takes the unpacked list.
-struct ListSink {
-    reader: BanListReader,
-    list: CheckedList,
-    /// Bytes so far, and at most.
-    length: usize,
-    max: usize,
-    /// Why nothing more is taken.
-    refused: Option<Problem>,
-}
-
-impl ListSink {
-    fn new(reader: BanListReader, list: CheckedList, max: usize) -> Self {
-        Self { reader, list, length: 0, max, refused: None }
-    }
-
-    fn push(&mut self, bytes: &[u8]) -> ApiResult<()> {
-        self.length = self.length.saturating_add(bytes.len());
-        if self.length > self.max {
-            return Err(too_large());
-        }
-        let list = &mut self.list;
-        self.reader.push(bytes, &mut |item| list.take(item)).map_err(|error| no_list(&error))?;
-        if self.list.is_too_large() { in_order(&mut self.list) } else { Ok(()) }
-    }
-
-    fn finish(mut self) -> ApiResult<(ListFormat, CheckedList)> {
-        let list = &mut self.list;
-        let format = self.reader.finish(&mut |item| list.take(item)).map_err(|error| no_list(&error))?;
-        in_order(&mut self.list)?;
-        Ok((format, self.list))
-    }
-}
-
-/// Brings the bans into their order, each once.
-fn in_order(list: &mut CheckedList) -> ApiResult<()> {
-    list.sort();
-    if list.bans.len() <= MAX_BANS {
-        return Ok(());
-    }
-    let detail = format!("an import may have {MAX_BANS} different blocks: import the list in parts");
-    Err(Problem::new(ProblemCode::BodyTooLarge, detail))
-}
-
-fn no_list(error: &tidegate_author::ban_list::ListError) -> Problem {
-    Problem::new(ProblemCode::NotAList, error.to_string())
-}
-
-impl Write for ListSink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.push(bytes) {
-            Ok(()) => Ok(bytes.len()),
-            Err(problem) => {
-                self.refused = Some(problem);
-                Err(io::Error::other("refused"))
+impl From<ListFault> for Problem {
+    fn from(fault: ListFault) -> Self {
+        match fault {
+            ListFault::TooLarge => too_large(),
+            ListFault::TooMany => {
+                let detail =
+                    format!("an import may have {MAX_BANS} different blocks: import the list in parts");
+                Self::new(ProblemCode::BodyTooLarge, detail)
             }
+            ListFault::NotGzip => {
+                let detail = "the body is no whole gzip file, as Content-Encoding says";
+                Self::new(ProblemCode::NotAList, detail)
+            }
+            ListFault::NoList(error) => Self::new(ProblemCode::NotAList, error.to_string()),
         }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::pin::Pin;
     use std::task::{Context, Poll};
 
-    use flate2::Compression;
-    use flate2::write::GzEncoder;
     use hyper::body::Frame;
 
-    use super::super::check::ImportRules;
     use super::*;
-
-    fn packed(list: &[u8]) -> Vec<u8> {
-        let mut packed = GzEncoder::new(Vec::new(), Compression::default());
-        packed.write_all(list).unwrap();
-        packed.finish().unwrap()
-    }
-
-    async fn read_packed(body: Vec<u8>, max: usize) -> ApiResult<usize> {
-        let (chunks, from) = mpsc::channel(1_000);
-        for chunk in body.chunks(100) {
-            chunks.send(Bytes::copy_from_slice(chunk)).await.unwrap();
-        }
-        drop(chunks);
-        let sink = ListSink::new(BanListReader::new(None, None), CheckedList::new(ImportRules::none()), max);
-        let read = tokio::task::spawn_blocking(move || read_chunks(from, true, sink)).await.unwrap();
-        read.map(|(_, list)| list.bans.len())
-    }
-
-    #[tokio::test]
-    async fn a_packed_list_is_unpacked_as_far_as_it_may_be() {
-        let list = packed(b"192.0.2.1\n192.0.2.2\n");
-        assert_eq!(read_packed(list.clone(), 1_000).await.unwrap(), 2);
-        assert_eq!(
-            read_packed([list.clone(), list.clone()].concat(), 1_000).await.unwrap(),
-            2,
-            "two members"
-        );
-        for broken in [&list[..list.len() - 5], &b"192.0.2.1\n"[..], &[]] {
-            let refused = read_packed(broken.to_vec(), 1_000).await.unwrap_err();
-            assert_eq!(refused.code(), ProblemCode::NotAList, "{broken:?}");
-        }
-        // A bomb: two megabytes in two thousand bytes.
-        let bomb = packed(&vec![b'1'; 2 << 20]);
-        assert!(bomb.len() < 4_000);
-        assert_eq!(read_packed(bomb, 1 << 20).await.unwrap_err().code(), ProblemCode::BodyTooLarge);
-        let html = packed(b"<html>");
-        assert_eq!(read_packed(html, 1_000).await.unwrap_err().code(), ProblemCode::NotAList);
-    }
 
     /// A body that sends a chunk again and again, or nothing at all.
     struct Endless(Option<Bytes>);

@@ -19,13 +19,22 @@ pub struct IpCheck {
     /// The entry that decides.
     entry: Option<String>,
     reason: Option<String>,
+    /// Whose lists have the entry, with commas between the names; absent: it was entered by hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<String>,
+    /// The sources that have it, if any do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sources: Vec<String>,
     until: Option<String>,
 }
 
 impl IpCheck {
     pub fn new(snapshot: &Snapshot, found: IpFinding) -> Self {
         let (says, entry) = match found {
-            IpFinding::Clear => return Self { says: "clear", entry: None, reason: None, until: None },
+            IpFinding::Clear => {
+                let sources = Vec::new();
+                return Self { says: "clear", entry: None, reason: None, source: None, sources, until: None };
+            }
             IpFinding::Allowed(prefix) => (RowStatus::Allowed, prefix),
             IpFinding::Banned(prefix) => (RowStatus::Banned, prefix),
         };
@@ -34,6 +43,8 @@ impl IpCheck {
             says: says.name(),
             entry: Some(entry.to_string()),
             reason: listed.as_ref().and_then(|listed| listed.reason.as_deref().map(str::to_owned)),
+            source: listed.as_ref().and_then(|listed| listed.source.as_deref().map(str::to_owned)),
+            sources: listed.as_ref().map(ip_monitor::sources).unwrap_or_default(),
             until: listed.as_ref().and_then(ip_monitor::until),
         }
     }

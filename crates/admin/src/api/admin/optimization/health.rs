@@ -3,6 +3,7 @@
 mod certificates;
 mod references;
 mod rollout;
+mod sources;
 #[cfg(test)]
 mod tests;
 
@@ -199,6 +200,11 @@ pub async fn findings(
     found.extend(references::routes(snapshot));
     found.extend(app.store.auto_bans().states().iter().flat_map(auto_ban_reasons));
     // If this cannot be read, the findings above say so.
+    if !snapshot.sources.in_force.is_empty()
+        && let Ok(states) = app.store.source_states().await
+    {
+        found.extend(sources::reasons(snapshot, &states));
+    }
     if rollout::is_any_in_shadow(&snapshot.flags)
         && let Ok(checks) = app.store.checks().await
     {

@@ -19,7 +19,7 @@ use crate::api::openapi::parameters::{DRY_RUN, WAIT_APPLIED};
 use crate::api::query::QueryParams;
 use crate::api::wait_applied::{PendingWrite, WriteResult};
 use crate::auth::Role;
-use crate::feed::RowStatus;
+use crate::feed::{ListedPrefix, RowStatus};
 use crate::problem::{ApiResult, FieldError, Problem, ProblemCode};
 use crate::store::{Author, Change};
 use crate::time;
@@ -37,7 +37,7 @@ pub fn routes() -> Endpoints {
         .takes::<UnbanRequest>(json!({"ip": "203.0.113.0/24"}))
         .answers::<Unbanned>()
         .once_per_key()
-        .problems(&[ProblemCode::NotBanned]);
+        .problems(&[ProblemCode::NotBanned, ProblemCode::BannedBySource]);
     ["/api/admin/optimization/ip", "/api/admin/ip"].iter().fold(Endpoints::default(), |all, path| {
         all.post(Role::Operate, &format!("{path}/ban"), ban)
             .about(bans.clone())
@@ -198,6 +198,9 @@ pub async fn unban(
     let Some(ban) = snapshot.listed(&prefix, RowStatus::Banned) else {
         return Err(not_banned(&AddressStatus::of(&snapshot, &prefix, time::now_seconds())));
     };
+    if ban.keys.is_empty() {
+        return Err(banned_by_source(&ban));
+    }
     let (committed, written) = write.commit(Change::Unban { keys: ban.keys }, &author).await?;
     if committed.rows == 0 {
         // Another request has removed it meanwhile.
@@ -209,6 +212,15 @@ pub async fn unban(
     }
     let now = AddressStatus::without(&*app.current().await, &prefix, RowStatus::Banned, time::now_seconds());
     Ok(Json(Unbanned { rows: committed.rows, now, written }))
+}
+
+/// There is no row that could be removed.
+fn banned_by_source(ban: &ListedPrefix) -> Problem {
+    let (prefix, sources) = (&ban.prefix, ban.sources.join(", "));
+    let detail = format!(
+        "{prefix} is banned by {sources} alone, whose list has it: put it on the allow list, or change or remove the source"
+    );
+    Problem::new(ProblemCode::BannedBySource, detail)
 }
 
 fn not_banned(now: &AddressStatus) -> Problem {

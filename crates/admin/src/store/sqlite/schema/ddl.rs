@@ -36,6 +36,24 @@ CREATE TABLE IF NOT EXISTS geo_countries (
   imported_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
   data BLOB NOT NULL
 );
+CREATE TABLE IF NOT EXISTS ban_source_sets (
+  name TEXT PRIMARY KEY NOT NULL CHECK (typeof(name) = 'text'),
+  fetched_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+  document TEXT NOT NULL DEFAULT '',
+  etag TEXT,
+  last_modified TEXT,
+  counts TEXT NOT NULL DEFAULT '{}',
+  entries BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ban_source_status (
+  name TEXT PRIMARY KEY NOT NULL,
+  checked_at TEXT,
+  tried_at TEXT,
+  failures INTEGER NOT NULL DEFAULT 0,
+  error TEXT,
+  held_back TEXT,
+  next_try_at TEXT
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS change_log (
   seq INTEGER PRIMARY KEY AUTOINCREMENT,
   tbl TEXT NOT NULL,
@@ -234,7 +252,8 @@ pub(super) fn first_listeners() -> String {
 }
 
 /// Tables, indexes and views besides those of [`StoreTable`].
-const OTHER_OBJECTS: [&str; 23] = [
+const OTHER_OBJECTS: [&str; 24] = [
+    "ban_source_status",
     "change_log",
     "former_rows",
     "tokens",
@@ -290,7 +309,8 @@ pub(super) fn triggers() -> impl Iterator<Item = (String, String)> {
     let tables = StoreTable::ALL.into_iter().map(|table| LoggedTable {
         name: table.name(),
         key: table.key_column(),
-        columns: "",
+        // A set whose source has the same as before is none that gateways have to follow.
+        columns: if table == StoreTable::SourceSets { " OF name, entries" } else { "" },
         was: former_values(table),
     });
     let tokens = LoggedTable {
@@ -309,10 +329,13 @@ pub(in super::super) const TOKENS: &str = "tokens";
 /// Former values of a row's columns, as SQL.
 fn former_values(table: StoreTable) -> String {
     match table {
-        StoreTable::Ip => quoted(&["status", "reason", "expires_at"]),
+        StoreTable::Ip => quoted(&["status", "reason", "expires_at", "source"]),
         StoreTable::Flags => quoted(&["value"]),
         StoreTable::Countries => {
             format!("{} || ',' || length(OLD.data)", quoted(&["source", "imported_at"]))
+        }
+        StoreTable::SourceSets => {
+            format!("{} || ',' || length(OLD.entries) || ',' || {}", quoted(&["fetched_at"]), quoted(&["counts"]))
         }
         // The audit keeps no longer ones either.
         StoreTable::Documents(_) => "quote(CASE WHEN length(OLD.document) <= 16384 THEN OLD.document ELSE '(' || length(OLD.document) || ' characters)' END)".to_owned(),

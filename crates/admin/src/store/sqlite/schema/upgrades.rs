@@ -8,7 +8,8 @@ use crate::store::sqlite::{audit, meta};
 pub(super) const OLDEST: i64 = 3;
 
 /// What makes the next version of each, from [`OLDEST`] on.
-const STEPS: [fn(&Connection) -> rusqlite::Result<()>; 6] = [from_3, from_4, from_5, from_6, from_7, from_8];
+const STEPS: [fn(&Connection) -> rusqlite::Result<()>; 7] =
+    [from_3, from_4, from_5, from_6, from_7, from_8, from_9];
 
 /// Upgrades a database of version `found`, in the write transaction that `conn` is in.
 pub(super) fn run(conn: &Connection, found: i64) -> rusqlite::Result<()> {
@@ -70,11 +71,21 @@ fn from_8(_: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// There are sources of bans, in tables of their own; the change log has whose a ban was.
+fn from_9(_: &Connection) -> rusqlite::Result<()> {
+    Ok(())
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     /// Makes a database of version 3 with a token, a change and its audit of one of this version.
     pub(in super::super) const BACK_TO_3: &str = "
+DROP TRIGGER ip_monitor_updated;
+DROP TRIGGER ip_monitor_deleted;
 DROP TABLE idempotency_keys;
+DROP TABLE ban_sources;
+DROP TABLE ban_source_sets;
+DROP TABLE ban_source_status;
 DROP TABLE rollups;
 DROP TABLE rollup_keys;
 DROP TABLE top_values;

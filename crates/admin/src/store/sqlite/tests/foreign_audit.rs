@@ -49,6 +49,11 @@ async fn what_another_program_writes_is_told_with_what_was_before() {
     let row = after("UPDATE ip_monitor SET reason = NULL WHERE ip = '2.2.2.2'").await;
     let was = banned("2.2.2.2", json!("it's"));
     assert_eq!(told(&row), ("ban", "2.2.2.2", was, banned("2.2.2.2", Value::Null), None));
+    let row = after("INSERT INTO ip_monitor (ip, source) VALUES ('3.3.3.3', 'drop')").await;
+    let of_drop = |source| json!({ "ip": "3.3.3.3", "status": "banned", "reason": null, "expires_at": null, "source": source });
+    assert_eq!(told(&row).3, of_drop("drop"));
+    let row = after("UPDATE ip_monitor SET source = 'other' WHERE ip = '3.3.3.3'").await;
+    assert_eq!(told(&row), ("ban", "3.3.3.3", of_drop("drop"), of_drop("other"), None));
     let row = after("DELETE FROM ip_monitor WHERE ip = '1.1.1.1'").await;
     assert_eq!(told(&row), ("unban", "1.1.1.1", banned("1.1.1.1", Value::Null), Value::Null, None));
     let row = after("REPLACE INTO ip_monitor (ip, status) VALUES ('2.2.2.2', 'allowed')").await;

@@ -10,7 +10,8 @@ use rusqlite::Connection;
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::tests::support::until;
 use crate::store::{
-    Changes, CountriesRow, DocumentKind, DocumentRow, FlagRow, IpRow, PerDocumentKind, Store, StoreTable,
+    Changes, CountriesRow, DocumentKind, DocumentRow, FlagRow, IpRow, PerDocumentKind, SourceSetRow, Store,
+    StoreTable,
 };
 
 /// A store, and where its file is.
@@ -58,6 +59,7 @@ pub(super) struct SelectedTables {
     pub(super) ips: BTreeMap<String, IpRow>,
     pub(super) flags: BTreeMap<String, FlagRow>,
     pub(super) countries: Option<CountriesRow>,
+    pub(super) source_sets: BTreeMap<String, SourceSetRow>,
     pub(super) documents: PerDocumentKind<BTreeMap<String, DocumentRow>>,
 }
 
@@ -111,6 +113,10 @@ pub(super) fn select_tables(path: &Path) -> SelectedTables {
             (String::new(), CountriesRow { source, imported_at: text(&c[1]), table })
         })
         .remove(""),
+        source_sets: all(&conn, "SELECT name, entries FROM ban_source_sets", |c| {
+            let name = text(&c[0]).unwrap();
+            (name.clone(), SourceSetRow { name, entries: c[1].clone().unwrap() })
+        }),
         documents,
     }
 }
@@ -148,6 +154,7 @@ impl TestFollower {
             ips: all.ips.into_iter().map(|row| (row.ip.clone(), row)).collect(),
             flags: all.flags.into_iter().map(|row| (row.name.clone(), row)).collect(),
             countries: all.countries,
+            source_sets: all.source_sets.into_iter().map(|row| (row.name.clone(), row)).collect(),
             documents: PerDocumentKind::default(),
         };
         for kind in DocumentKind::ALL {
@@ -163,6 +170,7 @@ impl TestFollower {
                 self.seq = seq;
                 put(&mut self.has.ips, rows.ips);
                 put(&mut self.has.flags, rows.flags);
+                put(&mut self.has.source_sets, rows.source_sets);
                 for kind in DocumentKind::ALL {
                     let changed = std::mem::take(&mut rows.documents[kind]);
                     put(&mut self.has.documents[kind], changed);

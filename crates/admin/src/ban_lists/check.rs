@@ -8,11 +8,8 @@ use jiff::Timestamp;
 use tidegate_author::ban_list::{ListItem, ListedBan, ListedEnd, RefusalCode, RefusedEntry, SkipReason};
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
-use tokio::task::spawn_blocking;
 
-use crate::api::app_state::AppState;
-use crate::feed::RowStatus;
-use crate::problem::{ApiResult, Problem};
+use crate::feed::{RowStatus, Snapshot};
 use crate::store::ImportedBan;
 use crate::time;
 
@@ -26,7 +23,7 @@ const MAX_SHARED_REASONS: usize = 10_000;
 const MAX_REASON_BYTES: usize = 64 << 20;
 
 /// Blocks none of which is in another.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct DisjointBlocks(Vec<Prefix>);
 
 impl DisjointBlocks {
@@ -64,6 +61,7 @@ fn first(block: &Prefix) -> IpAddr {
 }
 
 /// What holds for all entries.
+#[derive(Clone)]
 pub struct ImportRules {
     protected: DisjointBlocks,
     allowed: DisjointBlocks,
@@ -74,22 +72,16 @@ pub struct ImportRules {
 }
 
 impl ImportRules {
-    /// Those of this moment.
-    ///
-    /// # Errors
-    /// When the service is stopping.
-    pub async fn now(app: &AppState) -> ApiResult<Self> {
-        let (snapshot, now) = (app.current().await, time::now_seconds());
-        let protected = app.protected.list(&app.gateways).into_iter().map(|network| network.block);
-        let protected = DisjointBlocks::new(protected);
-        // The allow list may have a million entries.
-        let allowed = spawn_blocking(move || {
-            let allowed = snapshot.list(Some(RowStatus::Allowed), None);
-            let allowed = allowed.filter(|one| !one.left_out && one.expires.is_none_or(|end| now < end));
-            DisjointBlocks::new(allowed.map(|one| one.prefix))
-        });
-        let allowed = allowed.await.map_err(|_| Problem::stopping())?;
-        Ok(Self { protected, allowed, ..Self::none() })
+    /// Those of this moment: `protected` networks, and what `snapshot` allows.
+    pub fn of(snapshot: &Snapshot, protected: impl IntoIterator<Item = Prefix>) -> Self {
+        let now = time::now_seconds();
+        let allowed = snapshot.list(Some(RowStatus::Allowed), None);
+        let allowed = allowed.filter(|one| !one.left_out && one.expires.is_none_or(|end| now < end));
+        Self {
+            protected: DisjointBlocks::new(protected),
+            allowed: DisjointBlocks::new(allowed.map(|one| one.prefix)),
+            ..Self::none()
+        }
     }
 
     /// Without protected networks and an allow list.
@@ -152,6 +144,7 @@ pub struct CheckedList {
     pub refusals: Vec<RefusedEntry>,
     reasons: HashSet<Arc<str>>,
     reason_bytes: usize,
+    max_reason_bytes: usize,
 }
 
 impl CheckedList {
@@ -166,7 +159,13 @@ impl CheckedList {
             refusals: Vec::new(),
             reasons: HashSet::new(),
             reason_bytes: 0,
+            max_reason_bytes: MAX_REASON_BYTES,
         }
+    }
+
+    /// The same, without the reasons that its entries say.
+    pub fn without_reasons(self) -> Self {
+        Self { max_reason_bytes: 0, ..self }
     }
 
     /// Takes an entry.
@@ -223,7 +222,7 @@ impl CheckedList {
             return Some(Arc::clone(known));
         }
         self.reason_bytes += reason.len();
-        if self.reason_bytes > MAX_REASON_BYTES {
+        if self.reason_bytes > self.max_reason_bytes {
             return None;
         }
         let reason: Arc<str> = reason.into();
@@ -240,7 +239,7 @@ mod tests {
 
     #[test]
     fn the_documentation_has_these_reasons_and_no_others() {
-        let docs = include_str!("../../../../../../docs/BANS.md");
+        let docs = include_str!("../../../../docs/BANS.md");
         let table = docs.split("| code | when |\n| --- | --- |\n").nth(1).unwrap();
         let row = |code: &RefusalCode| format!("| `{}` | {} |\n", code.name(), code.when());
         let rows: String = RefusalCode::ALL.iter().map(row).collect();

@@ -1,0 +1,177 @@
+//! Sets of sources on their way to gateways, beside the bans of rows. Time is paused.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_policy::UnixSeconds;
+use tidegate_policy::address::Prefix;
+use tidegate_policy::decide::IpFinding;
+use tidegate_policy::table::{AddressTable, Entry, EntryState};
+use tidegate_policy::wire::sync::OverlayUpdate;
+use tokio::time::sleep;
+
+use super::gateway::SimGateway;
+use super::memory::{Memory, row};
+use super::{start, tiny};
+use crate::feed::{Feed, FeedOptions, RowStatus};
+use crate::store::{DocumentKind, StoreTable};
+
+const DOCUMENT: &str = r#"{"url":"https://lists.example.com/x","reason":"listed"}"#;
+
+/// The bytes of a set.
+pub fn set(entries: impl IntoIterator<Item = (Prefix, Option<UnixSeconds>)>) -> Vec<u8> {
+    let mut entries: Vec<Entry> =
+        entries.into_iter().map(|(prefix, end)| Entry { prefix, state: EntryState::Present(end) }).collect();
+    entries.sort_by_key(|entry| entry.prefix);
+    AddressTable::encode(entries.into_iter()).unwrap()
+}
+
+fn of(entries: &[(&str, Option<UnixSeconds>)]) -> Vec<u8> {
+    set(entries.iter().map(|(prefix, end)| (prefix.parse().unwrap(), *end)))
+}
+
+async fn settle(feed: &Feed) {
+    feed.current().await;
+    sleep(Duration::from_millis(50)).await;
+}
+
+/// Until when `ip` is banned, by the feed's snapshot and by its tables; and whose lists have it.
+async fn banned(feed: &Feed, ip: &str) -> Option<(Option<UnixSeconds>, String)> {
+    let prefix: Prefix = ip.parse().unwrap();
+    let tables = feed.tables().await.unwrap();
+    let listed = feed.snapshot().listed(&prefix, RowStatus::Banned);
+    let in_table = tables.bans.get(&prefix);
+    assert_eq!(in_table, listed.as_ref().map(|listed| EntryState::Present(listed.expires)), "{ip}");
+    listed.map(|listed| {
+        (listed.expires, if listed.sources.is_empty() { "-".to_owned() } else { listed.sources.join(",") })
+    })
+}
+
+fn by(end: Option<UnixSeconds>, sources: &str) -> Option<(Option<UnixSeconds>, String)> {
+    Some((end, sources.to_owned()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_is_banned_while_a_source_or_a_row_says_so() {
+    let store = Arc::new(Memory::default());
+    let feed = start(&store, tiny()).await;
+    let (ip, early, late) = ("192.0.2.1", 1_795_456_800, 1_795_456_900);
+    store.set_source("a", Some(of(&[(ip, Some(early)), ("198.51.100.0/24", None)])));
+    assert_eq!(banned(&feed, ip).await, None, "it has no document");
+    store.put_document(DocumentKind::Source, "a", DOCUMENT);
+    assert_eq!(banned(&feed, ip).await, by(Some(early), "a"));
+    assert_eq!(
+        feed.snapshot().listed(&ip.parse().unwrap(), RowStatus::Banned).unwrap().reason.as_deref(),
+        Some("listed")
+    );
+    store.put_document(DocumentKind::Source, "b", DOCUMENT);
+    store.set_source("b", Some(of(&[(ip, Some(late))])));
+    assert_eq!(banned(&feed, ip).await, by(Some(late), "a,b"));
+    store.put([row(ip, "banned", None)]);
+    assert_eq!(banned(&feed, ip).await, by(None, "a,b"));
+    let listed = feed.snapshot().listed(&ip.parse().unwrap(), RowStatus::Banned).unwrap();
+    assert_eq!((listed.source, listed.own), (None, Some((Some("because".into()), None))));
+    store.set_source("b", Some(of(&[])));
+    assert_eq!(banned(&feed, ip).await, by(None, "a"));
+    store.delete_document(DocumentKind::Source, "a");
+    assert_eq!(banned(&feed, ip).await, by(None, "-"));
+    store.delete(ip);
+    assert_eq!(banned(&feed, ip).await, None);
+    assert_eq!(banned(&feed, "198.51.100.0/24").await, None);
+    store.put_document(DocumentKind::Source, "a", DOCUMENT);
+    assert_eq!(banned(&feed, "198.51.100.0/24").await, by(None, "a"));
+
+    // An allowed address is let in, as with any ban.
+    store.put([row("198.51.100.7", "allowed", None)]);
+    let tables = feed.tables().await.unwrap();
+    let found = |ip: &str| IpFinding::look_up(ip.parse().ok(), &tables, || early);
+    assert!(matches!(found("198.51.100.7"), IpFinding::Allowed(_)));
+    assert!(matches!(found("198.51.100.8"), IpFinding::Banned(_)));
+    let listed: Vec<String> =
+        feed.snapshot().list(Some(RowStatus::Banned), None).map(|listed| listed.prefix.to_string()).collect();
+    assert_eq!(listed, [ip, "198.51.100.0/24"]);
+    let behind = feed
+        .snapshot()
+        .list(None, ip.parse().ok())
+        .map(|listed| listed.prefix.to_string())
+        .collect::<Vec<_>>();
+    assert_eq!(behind, ["198.51.100.0/24", "198.51.100.7"]);
+    assert_eq!(feed.snapshot().covering("198.51.100.8".parse().unwrap()).count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_set_that_cannot_be_read_leaves_the_one_before_it() {
+    let store = Arc::new(Memory::default());
+    store.put_document(DocumentKind::Source, "a", DOCUMENT);
+    store.set_source("a", Some(of(&[("192.0.2.1", None)])));
+    let feed = start(&store, tiny()).await;
+    store.set_source("a", Some(vec![0; 40]));
+    assert_eq!(banned(&feed, "192.0.2.1").await, by(None, "a"));
+    let bad = feed.snapshot().quarantine().last().unwrap();
+    assert_eq!((bad.table, &*bad.key), (StoreTable::SourceSets, "a"));
+    assert!(bad.why.contains("stays in force") && bad.why.contains("refresh"), "{}", bad.why);
+    store.set_source("a", Some(of(&[("192.0.2.2", None)])));
+    assert_eq!((banned(&feed, "192.0.2.1").await, feed.snapshot().quarantine().len()), (None, 0));
+    // What no trigger told is found by comparing.
+    store.change_unseen(|rows| rows.source_sets.clear());
+    sleep(Duration::from_secs(700)).await;
+    assert_eq!(banned(&feed, "192.0.2.2").await, None);
+}
+
+/// `count` addresses from the `from`th on.
+fn hosts(from: u32, count: u32) -> impl Iterator<Item = (Prefix, Option<UnixSeconds>)> {
+    (from..from + count).map(|n| (Prefix::host(Ipv4Addr::from_bits(0x0b00_0000 + n).into()), None))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_source_that_changes_a_little_costs_gateways_an_overlay() {
+    const ALL: u32 = 1_000_000;
+    const CHANGED: u32 = ALL / 100;
+    let store = Arc::new(Memory::default());
+    let feed = start(&store, FeedOptions::default()).await;
+    let mut gateway = SimGateway::new("g");
+    gateway.poll(&feed).await;
+    let fetched = gateway.fetched;
+    store.put_document(DocumentKind::Source, "a", DOCUMENT);
+    let bytes = set(hosts(0, ALL));
+    assert!(bytes.len() < 6 * ALL as usize, "{} bytes", bytes.len());
+    store.set_source("a", Some(bytes));
+    settle(&feed).await;
+    gateway.poll(&feed).await;
+    assert_eq!((gateway.banned().len(), gateway.fetched), (ALL as usize, fetched + 1));
+    let base = feed.snapshot().tables.base;
+
+    store.set_source("a", Some(set(hosts(CHANGED, ALL))));
+    settle(&feed).await;
+    let answer = gateway.ask(&feed, Duration::ZERO).await.unwrap();
+    assert!(answer.len() < 200_000, "{} bytes", answer.len());
+    let update = gateway.poll(&feed).await.unwrap().bans.unwrap();
+    let OverlayUpdate::Delta(changes) = update.overlay else { panic!("the whole overlay") };
+    assert_eq!((changes.len(), update.base), (2 * CHANGED as usize, base));
+    assert_eq!((gateway.fetched, feed.snapshot().tables.overlay), (fetched + 1, 2 * CHANGED as usize));
+    let banned = gateway.banned();
+    assert_eq!(banned.len(), ALL as usize);
+    assert!(hosts(CHANGED, ALL).all(|(prefix, _)| banned.contains_key(&prefix)));
+}
+
+/// A direct question is answered by the sets also while the newest tables are late.
+#[tokio::test(start_paused = true)]
+async fn direct_questions_find_what_sources_have() {
+    let store = Arc::new(Memory::default());
+    store.put_document(DocumentKind::Source, "a", DOCUMENT);
+    store.set_source("a", Some(of(&[("192.0.2.0/24", None)])));
+    let feed = start(&store, tiny()).await;
+    let client = "192.0.2.9".parse().unwrap();
+    let ask = async || {
+        let tables = feed.tables_about(Some(client)).await.unwrap();
+        matches!(IpFinding::look_up(Some(client), &tables, || 1), IpFinding::Banned(_))
+    };
+    assert!(ask().await);
+    // All tables are read again, which does not end.
+    store.set_slow(true);
+    store.cut_log();
+    store.ban("198.51.100.1");
+    assert!(ask().await);
+    store.set_slow(false);
+}
