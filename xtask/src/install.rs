@@ -30,13 +30,16 @@ pub fn wasm_target() -> Result<()> {
 }
 
 /// What tests need and can do without, or install themselves, ahead of them: Prometheus,
-/// and what stands in for images that no registry gives.
+/// CrowdSec, and what stands in for images that no registry gives.
 pub fn for_tests() {
     if let Err(error) = prometheus() {
         println!("no Prometheus, so what needs it is skipped: {error:#}");
     }
     if let Err(error) = fail2ban() {
         println!("no Fail2Ban, so what needs it is skipped: {error:#}");
+    }
+    if let Err(error) = crowdsec() {
+        println!("no CrowdSec, so what needs it is skipped: {error:#}");
     }
     let script = repository().join("tests/compose/stand-ins.sh");
     let mut command = Command::new(script);
@@ -85,6 +88,16 @@ pub fn fail2ban() -> Result<()> {
     }
     println!("installing Fail2Ban (Debian's package) into {}", target.display());
     debian_package("fail2ban", "", &target)
+}
+
+/// CrowdSec and cscli, Debian's package likewise: those beside `$CROWDSEC`, or where the tests look for them.
+pub fn crowdsec() -> Result<()> {
+    let target = repository().join("target/tools/crowdsec");
+    if std::env::var_os("CROWDSEC").is_some_and(|path| !path.is_empty()) || target.is_dir() {
+        return Ok(());
+    }
+    println!("installing CrowdSec (Debian's package) into {}", target.display());
+    debian_package("crowdsec", "usr/bin", &target)
 }
 
 /// Fetches a package of Debian, and unpacks what it has under `part` into `target`.

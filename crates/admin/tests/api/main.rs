@@ -17,6 +17,7 @@ mod commands;
 mod conditions;
 mod connections;
 mod contexts;
+mod crowdsec;
 mod docs;
 mod doctor;
 mod events;
