@@ -1,4 +1,4 @@
-//! Lists of bans on a real Envoy.
+//! Lists of bans on a real Envoy: imported, and fetched by a source.
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;
@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use anyhow::Result;
 use serde_json::{Value, json};
 use tidegate_stack::http::{self, Method, Request, Response};
+use tidegate_stack::list_server::ListServer;
 use tidegate_stack::{Options, Stack};
 
 /// Lines of the list.
@@ -56,21 +57,19 @@ fn imported_bans() -> Result<()> {
     stack.all_flags(true)?;
     let listed: Vec<Ipv4Addr> = (0..LINES).step_by(3_331).map(address).collect();
     let beside: Vec<Ipv4Addr> = listed.iter().map(|ip| Ipv4Addr::from_bits(ip.to_bits() + 1)).collect();
-    let all =
-        |status: u16, found: Vec<u16>| assert!(found.iter().all(|it| *it == status), "{status}: {found:?}");
-    all(200, statuses(&stack, &listed)?);
+    all(200, &statuses(&stack, &listed)?);
 
     taken(&import(&stack, "", list(0..LINES))?, json!({ "added": LINES, "kept": 0 }))?;
-    all(403, statuses(&stack, &listed)?);
-    all(200, statuses(&stack, &beside)?);
+    all(403, &statuses(&stack, &listed)?);
+    all(200, &statuses(&stack, &beside)?);
 
     // One wrong line of strict changes nothing.
     let wrong = format!("{}nonsense\n", list(LINES..2 * LINES));
     let refused = import(&stack, "&mode=replace&strict=true", wrong)?;
     assert_eq!((refused.status, &refused.json()?["code"]), (422, &json!("list_refused")));
     stack.wait_enforced()?;
-    all(403, statuses(&stack, &listed)?);
-    all(200, statuses(&stack, &[address(LINES), address(2 * LINES - 1)])?);
+    all(403, &statuses(&stack, &listed)?);
+    all(200, &statuses(&stack, &[address(LINES), address(2 * LINES - 1)])?);
 
     // What the list no longer has is let in.
     let half = LINES / 2;
@@ -78,10 +77,50 @@ fn imported_bans() -> Result<()> {
         &import(&stack, "&mode=replace", list(half..LINES + 10))?,
         json!({ "added": 10, "kept": half, "removed": half }),
     )?;
-    all(200, statuses(&stack, &listed[..15])?);
-    all(403, statuses(&stack, &listed[16..])?);
-    all(403, statuses(&stack, &[address(LINES + 9)])?);
+    all(200, &statuses(&stack, &listed[..15])?);
+    all(403, &statuses(&stack, &listed[16..])?);
+    all(403, &statuses(&stack, &[address(LINES + 9)])?);
     Ok(())
+}
+
+fn all(status: u16, found: &[u16]) {
+    assert!(found.iter().all(|it| *it == status), "{status}: {found:?}");
+}
+
+fn fetched_bans() -> Result<()> {
+    let (stack, server) = (Stack::start(Options::for_test("ban-source")?)?, ListServer::start()?);
+    stack.put_route("all", "/", "demo")?;
+    let document = json!({ "url": server.url(), "allow_private": true, "interval": "30d" });
+    stack.api_ok(Method::PUT, "/api/admin/sources/list?wait_applied=5s", Some(&document))?;
+    let refresh = |list: String, query: &str| {
+        server.serve(list);
+        let target = format!("/api/admin/sources/list/refresh?wait_applied=30s{query}");
+        stack.api_ok(Method::POST, &target, None)
+    };
+    let [gone, kept, new] = [0, 50, LINES].map(address);
+    // With the caches, and by questions to the service.
+    for cached in [true, false] {
+        stack.all_flags(cached)?;
+        let first = refresh(list(0..LINES), "&force=true")?;
+        assert_eq!(first["applied"]["gateways"], 1, "{first}");
+        all(403, &statuses(&stack, &[gone, kept])?);
+        all(200, &statuses(&stack, &[new])?);
+        let changed = refresh(list(10..LINES + 10), "")?;
+        assert_eq!((&changed["added"], &changed["removed"]), (&json!(10), &json!(10)), "{changed}");
+        all(403, &statuses(&stack, &[kept, new])?);
+        all(200, &statuses(&stack, &[gone])?);
+        // An empty list is held back, and lets nobody in.
+        refresh(String::new(), "")?;
+        all(403, &statuses(&stack, &[kept, new])?);
+    }
+    stack.api_ok(Method::DELETE, "/api/admin/sources/list?wait_applied=30s", None)?;
+    all(200, &statuses(&stack, &[gone, kept, new])?);
+    Ok(())
+}
+
+#[test]
+fn a_source_is_enforced_and_its_changes_follow() {
+    fetched_bans().unwrap();
 }
 
 #[test]

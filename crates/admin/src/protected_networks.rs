@@ -73,22 +73,34 @@ impl ProtectedNetworks {
     }
 }
 
-/// Networks that are not the internet's: private and shared ones, link-local and unique local addresses (RFC 1918,
-/// 3927, 4193, 4291, 6598).
-const PRIVATE: [&str; 7] = [
+/// What is not of the public internet: private, shared, link-local, loopback, unspecified, multicast and reserved
+/// networks (RFC 6890). They mean something else everywhere, so no list and no rule is right about them.
+const NOT_PUBLIC: [&str; 14] = [
+    "0.0.0.0/8",
     "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
     "172.16.0.0/12",
     "192.168.0.0/16",
-    "100.64.0.0/10",
-    "169.254.0.0/16",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+    "::/127",
+    "64:ff9b::/96",
     "fc00::/7",
     "fe80::/10",
+    "ff00::/8",
 ];
 
-/// Whether `prefix` has an address of a private network.
+/// All networks that are not of the public internet.
+pub fn not_public() -> impl Iterator<Item = Prefix> {
+    NOT_PUBLIC.into_iter().filter_map(|block| block.parse().ok())
+}
+
+/// Whether `prefix` has an address that is not of the public internet.
 #[must_use]
-pub fn is_private(prefix: &Prefix) -> bool {
-    PRIVATE.iter().filter_map(|block| block.parse().ok()).any(|block| overlap(&block, prefix))
+pub fn is_not_public(prefix: &Prefix) -> bool {
+    not_public().any(|block| overlap(&block, prefix))
 }
 
 /// Whether two blocks have an address in common: then one contains the other's first.
@@ -102,8 +114,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn private_networks_are_known() {
-        let is_private = |text: &str| is_private(&text.parse().unwrap());
+    fn what_is_not_public_is_known() {
+        assert_eq!(not_public().count(), NOT_PUBLIC.len(), "each is a block");
+        let is_not_public = |text: &str| is_not_public(&text.parse().unwrap());
         for text in [
             "10.1.2.3",
             "172.31.0.0/16",
@@ -112,12 +125,13 @@ mod tests {
             "169.254.0.1",
             "fd00::/64",
             "fe80::1",
+            "224.0.0.1",
             "0.0.0.0/0",
         ] {
-            assert!(is_private(text), "{text}");
+            assert!(is_not_public(text), "{text}");
         }
-        for text in ["11.0.0.1", "172.32.0.1", "192.169.0.1", "100.128.0.1", "2001:db8::/32", "fe00::1"] {
-            assert!(!is_private(text), "{text}");
+        for text in ["11.0.0.1", "172.32.0.1", "192.169.0.1", "100.128.0.1", "2001:db8::/32", "ec00::1"] {
+            assert!(!is_not_public(text), "{text}");
         }
     }
 

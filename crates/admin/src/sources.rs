@@ -5,7 +5,6 @@ mod crowdsec;
 mod files;
 mod http;
 mod list;
-mod protected;
 mod schedule;
 mod set;
 
@@ -30,7 +29,7 @@ use crate::ban_lists::check::ImportRules;
 use crate::feed::Feed;
 use crate::gateways::Gateways;
 use crate::lock::locked;
-use crate::protected_networks::ProtectedNetworks;
+use crate::protected_networks::{ProtectedNetworks, not_public};
 use crate::store::{
     Author, Change, FetchedSource, NewSet, SetOrigin, SourceState, SourceStatus, Store, StoreError, time_text,
 };
@@ -319,7 +318,7 @@ impl Inner {
     /// What no list bans: protected networks, and what is not of the public internet.
     fn protected_blocks(&self) -> impl Iterator<Item = Prefix> + use<> {
         let of_service = self.protected.list(&self.gateways).into_iter().map(|network| network.block);
-        of_service.chain(protected::not_public())
+        of_service.chain(not_public())
     }
 }
 

@@ -8,6 +8,7 @@ pub mod envoy;
 pub mod faults;
 pub mod flood;
 pub mod http;
+pub mod list_server;
 pub mod load;
 pub mod operator;
 mod options;

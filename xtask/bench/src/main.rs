@@ -6,10 +6,10 @@
 mod ban;
 mod chart;
 mod gate;
-mod import;
 mod ingest;
 mod intervals;
 mod limits;
+mod lists;
 mod load;
 mod measure;
 mod pair;
@@ -45,9 +45,9 @@ enum Bench {
     /// A ban, until the last worker enforces it, by API and by SQL, with 4 workers: where the milliseconds are.
     /// Then 1,000 bans a second for a minute: whether one is lost, and what requests feel. About three minutes.
     Ban(ban::BanArgs),
-    /// A list of a million lines imported, then with a hundredth changed: how long it takes until every
-    /// worker enforces it, and what single bans and requests feel meanwhile. About a minute.
-    Import(import::ImportArgs),
+    /// A list of a million lines imported, then with a hundredth changed; a source fetched; an automatic ban; bans in
+    /// shadow: how long each takes, and what single bans and requests feel meanwhile. About a minute.
+    Lists(lists::ListsArgs),
     /// All workers under one limit: requests per second with 1, 2 and 4 of them, and how
     /// often one finds another quicker. About two minutes.
     Limits(limits::LimitsArgs),
@@ -91,8 +91,8 @@ fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Ban(args) => ban::run(args, &programs),
         Bench::Gate(args) => gate::run(args, &programs),
-        Bench::Import(args) => import::run(args, &programs),
         Bench::Load(args) => load::run(args, &programs),
+        Bench::Lists(args) => lists::run(args, &programs),
         Bench::Limits(args) => limits::run(args, &programs),
         Bench::Phases(args) => phases::run(args, &programs),
         Bench::ProxyVsDirect(args) => pair::run(args, &programs),

@@ -10,7 +10,7 @@ use tidegate_policy::address::Prefix;
 use crate::api::app_state::AppState;
 use crate::auto_bans::{Outcome, Reached};
 use crate::feed::{RowStatus, Snapshot};
-use crate::protected_networks::is_private;
+use crate::protected_networks::is_not_public;
 use crate::store::{Author, Change, RULES, RuleBan, RuleBans};
 use crate::time;
 
@@ -108,7 +108,7 @@ async fn ban(app: &AppState, guard: &mut BanGuard, rule: &Arc<AutoBan>, reached:
 /// Why this is not to be banned.
 fn why_not(app: &AppState, snapshot: &Snapshot, rule: &AutoBan, prefix: &Prefix) -> Option<Outcome> {
     let is_protected = app.protected.overlapping(prefix, &app.gateways).is_some();
-    if is_protected || is_private(prefix) && !rule.include_private {
+    if is_protected || is_not_public(prefix) && !rule.include_private {
         return Some(Outcome::Protected);
     }
     let now = time::now_seconds();

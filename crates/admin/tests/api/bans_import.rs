@@ -25,10 +25,10 @@ fn bans(service: &TestService) -> Vec<String> {
     )
 }
 
-/// `count` addresses from 10.x on.
+/// `count` addresses from 11.x on.
 fn addresses(x: u32, count: u32) -> String {
     (0..count).fold(String::new(), |mut list, n| {
-        let _ = writeln!(list, "{}", std::net::Ipv4Addr::from_bits((10 << 24 | x << 16) + n));
+        let _ = writeln!(list, "{}", std::net::Ipv4Addr::from_bits((11 << 24 | x << 16) + n));
         list
     })
 }
@@ -96,6 +96,12 @@ async fn what_nobody_should_ban_is_refused_and_counted() {
     assert_eq!(bans(&service), ["192.0.2.1", "203.0.112.0/23"]);
     let forced = import(&service, "force=true", list).await.ok();
     has(&forced, json!({"added": 3, "kept": 2, "refused": {"too_wide": 2, "not_an_address": 1}}));
+
+    // What others say of private networks is of theirs.
+    let of_others = import(&service, "source=others&dry_run=true", "10.1.2.3\n192.0.2.77\n").await.ok();
+    has(&of_others, json!({"added": 1, "refused": {"protected_network": 1}}));
+    let own = import(&service, "dry_run=true", "10.1.2.3\n192.0.2.77\n").await.ok();
+    has(&own, json!({"added": 2, "refused": {}}));
 
     let rows = "ip,score,until\n192.0.2.7,90,2099-01-01\n192.0.2.8,90,2020-01-01\n192.0.2.9,90,soon\n192.0.2.10,10,\n";
     let scored = import(&service, "min_score=50&ttl=1h", rows).await.ok();
@@ -208,9 +214,9 @@ async fn a_large_list_is_one_change() {
     let done = import(&service, "source=large", addresses(1, 100_001)).await.ok();
     has(&done, json!({"added": 100_001}));
     for (ip, wanted) in [
-        ("10.1.0.0", "banned"),
-        ("10.2.134.160", "banned"),
-        ("10.2.134.161", "none"),
+        ("11.1.0.0", "banned"),
+        ("11.2.134.160", "banned"),
+        ("11.2.134.161", "none"),
         ("192.0.2.1", "banned"),
     ] {
         until(ip, async || {
@@ -224,16 +230,16 @@ async fn a_large_list_is_one_change() {
     let health = service.health().await;
     assert_eq!(health["feed"]["notices"], json!([]), "{health}");
     // The triggers are at work again.
-    service.sql("DELETE FROM ip_monitor WHERE ip = '10.1.0.0'");
+    service.sql("DELETE FROM ip_monitor WHERE ip = '11.1.0.0'");
     until("the row is gone", async || {
-        (service.get("/api/admin/ip-monitor/10.1.0.0").await.ok()["status"] == "none").then_some(())
+        (service.get("/api/admin/ip-monitor/11.1.0.0").await.ok()["status"] == "none").then_some(())
     })
     .await;
-    let one = import(&service, "source=large&mode=replace", "10.1.0.5\n").await.ok();
+    let one = import(&service, "source=large&mode=replace", "11.1.0.5\n").await.ok();
     has(&one, json!({"added": 0, "kept": 1, "removed": 99_999}));
-    assert_eq!(bans(&service), ["10.1.0.5 large", "192.0.2.1"]);
+    assert_eq!(bans(&service), ["11.1.0.5 large", "192.0.2.1"]);
     until("what the list no longer has is let in", async || {
-        (service.get("/api/admin/ip-monitor/10.1.0.6").await.ok()["status"] == "none").then_some(())
+        (service.get("/api/admin/ip-monitor/11.1.0.6").await.ok()["status"] == "none").then_some(())
     })
     .await;
 }

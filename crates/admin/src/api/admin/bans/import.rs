@@ -23,6 +23,7 @@ use crate::ban_lists::check::{CheckedList, ImportRules, MAX_REFUSALS, seconds_af
 use crate::feed::Snapshot;
 use crate::gateways::Applied;
 use crate::problem::{ApiResult, FieldError, Problem, ProblemCode};
+use crate::protected_networks::not_public;
 use crate::store::{Author, BanImport, Change, ImportCounts};
 use crate::time;
 
@@ -162,7 +163,8 @@ pub async fn import(
     let asked = ImportParams::read(&params)?;
     // One after the other: each may take a hundred megabytes.
     let turn = app.imports.lock().await;
-    let mut rules = if asked.force { ImportRules::none() } else { rules(&app).await? };
+    let mut rules =
+        if asked.force { ImportRules::none() } else { rules(&app, asked.source.is_some()).await? };
     rules.end = asked.ttl.and_then(|ttl| seconds_after(time::now(), ttl));
     rules.reason.clone_from(&asked.reason);
     let reader = BanListReader::new(asked.format, asked.min_score);
@@ -199,11 +201,12 @@ pub async fn import(
     }))
 }
 
-/// What holds for the entries at this moment.
-async fn rules(app: &AppState) -> ApiResult<ImportRules> {
+/// What holds for the entries at this moment. `of_others`: it is a list of others, and not what a person bans,
+/// who may have clients in a private network.
+async fn rules(app: &AppState, of_others: bool) -> ApiResult<ImportRules> {
     let snapshot = app.current().await;
-    let protected: Vec<_> =
-        app.protected.list(&app.gateways).into_iter().map(|network| network.block).collect();
+    let protected = app.protected.list(&app.gateways).into_iter().map(|network| network.block);
+    let protected: Vec<_> = protected.chain(not_public().filter(|_| of_others)).collect();
     // The allow list may have a million entries.
     let rules = spawn_blocking(move || ImportRules::of(&snapshot, protected)).await;
     rules.map_err(|_| Problem::stopping())
