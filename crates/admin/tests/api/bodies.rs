@@ -4,6 +4,7 @@ use std::io::Read as _;
 
 use reqwest::Method;
 use serde_json::json;
+use tidegate_admin::api;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -41,6 +42,33 @@ async fn a_body_is_json_whatever_it_is_called() {
     let service = TestService::start().await;
     for kind in ["application/x-www-form-urlencoded", "text/plain", "application/json", "rubbish"] {
         service.send(Method::POST, BAN, kind, r#"{"ip": "1.2.3.4"}"#).await.ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_no_object_is_refused_by_every_endpoint() {
+    let service = TestService::start().await;
+    let mut endpoints = api::declared();
+    endpoints.retain(|one| {
+        let body = one.about.body.as_ref();
+        body.is_some_and(|body| body.media.contains(&"application/json"))
+    });
+    assert!(endpoints.iter().any(|one| one.path == "/api/admin/apply"));
+    for endpoint in endpoints {
+        let path = endpoint.path.replace("{*prefix}", "192.0.2.1").replace("pages/{name}", "pages/no_route");
+        let path = path.replace(['{', '}'], "");
+        let (status, code) = match path.ends_with("/flags") {
+            true => (400, "invalid_flag"),
+            false => (422, "invalid_field"),
+        };
+        for body in ["[]", "[{}]", r#""text""#, "5", "true", "null"] {
+            service.ask(endpoint.method.clone(), &path, body).await.wrong_field(
+                status,
+                code,
+                "",
+                "wrong_type",
+            );
+        }
     }
 }
 

@@ -66,14 +66,15 @@ impl Wanted {
 ///
 /// # Errors
 /// All that is wrong.
-pub fn read(mut body: Value) -> ApiResult<Documents> {
-    let Value::Array(documents) = body["documents"].take() else {
+pub fn read(body: Value) -> ApiResult<Documents> {
+    let Value::Object(mut fields) = body else {
+        return Err(Problem::field("", "wrong_type", "the body must be an object with `documents`"));
+    };
+    let Some(Value::Array(documents)) = fields.remove("documents") else {
         return Err(Problem::field("/documents", "wrong_type", "must be a list of documents"));
     };
-    let kinds = read_kinds(body["kinds"].take())?;
-    let known = ["documents", "kinds"];
-    let unknown = body.as_object().into_iter().flatten().find(|(name, _)| !known.contains(&name.as_str()));
-    if let Some((name, _)) = unknown {
+    let kinds = read_kinds(fields.remove("kinds").unwrap_or_default())?;
+    if let Some(name) = fields.keys().next() {
         let name = shortened(name);
         return Err(Problem::field(
             format!("/{name}"),
