@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -83,9 +84,11 @@ pub async fn once_per_key(State(app): State<AppState>, request: Request, next: N
     let Some(author) = head.extensions.get_mut::<Author>() else {
         return Ok(next.run(Request::from_parts(head, Body::from(bytes))).await);
     };
+    // HTTP/2 has the name that was dialled in the URI, and a repetition may take another way.
+    let target = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
     let key = Arc::new(IdempotencyKey {
         key: hash(&[author.name.as_bytes(), text.as_bytes()]),
-        request: hash(&[head.uri.to_string().as_bytes(), &bytes]),
+        request: hash(&[target.as_bytes(), &bytes]),
     });
     author.key = Some(Arc::clone(&key));
     let author = author.clone();

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::test_service::{Answered, TestService, each, has};
+use crate::test_service::{Answered, TestService, client_builder, each, has};
 
 const BAN: &str = "/api/admin/ip/ban";
 
@@ -27,6 +27,11 @@ async fn a_request_that_is_sent_again_is_answered_as_before_and_done_once() {
     assert!(is_replayed(&again));
     assert_eq!(again.ok(), first.ok());
     has(&service.get("/api/admin/ip-monitor/9.9.9.9").await.ok(), json!({"status": "none"}));
+    // By another name of the service and another version of HTTP, which has the name in the URI.
+    let client = client_builder().http2_prior_knowledge().tls_certs_only([]).build().unwrap();
+    let url = service.people(BAN).replace("127.0.0.1", "localhost");
+    let request = client.post(url).bearer_auth(&service.admin).header("idempotency-key", "k1");
+    assert_eq!(Answered::to(request.body(body)).await.ok(), first.ok());
     let audit = service.get("/api/admin/audit?name=9.9.9.9").await.ok();
     assert_eq!(each(&audit["items"], |entry| entry["kind"].as_str().unwrap()), ["unban", "ban"]);
 
