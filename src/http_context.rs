@@ -19,7 +19,7 @@ use std::rc::Rc;
 
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
-use tidegate_policy::decide::{Denial, Reason, RuleId, Verdict};
+use tidegate_policy::decide::{Decision, Denial, Reason, RuleId, Verdict};
 use tidegate_policy::route::RouteMatch;
 use tidegate_policy::wire::event::{TrafficEvent, VerdictCode};
 
@@ -413,7 +413,12 @@ fn decided<H: Host>(
 
 /// Carries out a decision, in the phase of the request's headers.
 fn enforce<H: Host>(filter: &Filter<H>, evaluated: Evaluated<'_>) -> Enforced {
-    let outcome = Outcome { country: evaluated.decision.country, ..Outcome::default() };
+    let Decision { country, would_deny, .. } = &evaluated.decision;
+    if let Some(count) = would_deny.and_then(|by| Count::would_deny(by.reason)) {
+        filter.instance.metrics.count(count);
+    }
+    let would_deny = would_deny.map(|by| (by.reason.code(), by.rule.to_string()));
+    let outcome = Outcome { country: *country, would_deny, ..Outcome::default() };
     match &evaluated.decision.verdict {
         Verdict::Allow(route) => pass(filter, &evaluated, route.as_ref(), outcome),
         Verdict::Deny(Denial { reason, status, rule, route }) => {

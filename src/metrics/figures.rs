@@ -56,6 +56,10 @@ metrics! {
     DeniedCheckUnavailable = "tidegate.requests.deny.check_unavailable";
     /// Requests denied: the gate could not decide.
     DeniedNotReady = "tidegate.requests.deny.not_ready";
+    /// Requests that a ban in shadow would have denied.
+    WouldDenyIpBanned = "tidegate.would_deny.ip_banned";
+    /// Requests that a geo rule in shadow would have denied.
+    WouldDenyGeo = "tidegate.would_deny.geo_denied";
     /// Requests that Envoy refused before the gate saw them.
     Unseen = "tidegate.requests.unseen";
     /// Requests that ended undecided: questions about them were open when the client
@@ -214,6 +218,17 @@ impl Count {
             Reason::NoRoute => Self::DeniedNoRoute,
             Reason::NoBackend => Self::DeniedNoBackend,
             Reason::NotReady => Self::DeniedNotReady,
+        }
+    }
+
+    /// The counter of requests that an entry in shadow would have denied for `reason`; `None` for reasons
+    /// that no such entry has.
+    #[must_use]
+    pub fn would_deny(reason: Reason) -> Option<Self> {
+        match reason {
+            Reason::IpBanned => Some(Self::WouldDenyIpBanned),
+            Reason::GeoDenied => Some(Self::WouldDenyGeo),
+            _ => None,
         }
     }
 

@@ -1,4 +1,5 @@
-//! Filter state for Envoy's access log: the route, and mismatches of checks in shadow.
+//! Filter state for Envoy's access log: the route, what entries in shadow would have done, and mismatches of
+//! checks in shadow.
 //! Filters are called for their log before Envoy writes its own, so its format can name
 //! these (`docs/METRICS.md`).
 
@@ -10,14 +11,19 @@ use crate::host::{Host, HostError};
 const ROUTE: &str = "tidegate.route";
 /// The checks in shadow that cache and database answered differently.
 const MISMATCH: &str = "tidegate.mismatch";
+/// Reason and entry of the ban or geo rule in shadow that would have denied: `ip_banned 203.0.113.0/24`.
+const WOULD_DENY: &str = "tidegate.would_deny";
 
-/// Sets the route, and the mismatches if there are any.
+/// Sets the route, what entries in shadow would have done, and the mismatches if there are any.
 ///
 /// # Errors
 /// When the host refuses.
 pub fn set_fields<H: Host>(host: &H, event: &TrafficEvent) -> Result<(), HostError> {
     if let Some(route) = &event.route {
         host.set_property(ROUTE, route.as_bytes())?;
+    }
+    if let (Some(reason), Some(rule)) = (&event.would_deny, &event.would_deny_rule) {
+        host.set_property(WOULD_DENY, [reason, " ", rule].concat().as_bytes())?;
     }
     if !event.mismatches.is_empty() {
         let all: Vec<String> = event.mismatches.iter().map(mismatch_text).collect();
@@ -56,10 +62,19 @@ mod tests {
             cached_seq: 10,
         };
         let mismatches = vec![mismatch(Check::Ip, "clear"), mismatch(Check::Geo, "x")];
-        let event = TrafficEvent { route: Some("shop".to_owned()), mismatches, ..TrafficEvent::default() };
+        let event = TrafficEvent {
+            route: Some("shop".to_owned()),
+            would_deny: Some("ip_banned".to_owned()),
+            would_deny_rule: Some("10.0.0.0/8".to_owned()),
+            mismatches,
+            ..TrafficEvent::default()
+        };
         let property = |name: &str, value: &str| Done::Property(name.to_owned(), value.to_owned());
         let both =
             "ip: banned by 10.0.0.2 at 12, cached clear at 10; geo: banned by 10.0.0.2 at 12, cached x at 10";
-        assert_eq!(told(&event), [property(ROUTE, "shop"), property(MISMATCH, both)]);
+        assert_eq!(
+            told(&event),
+            [property(ROUTE, "shop"), property(WOULD_DENY, "ip_banned 10.0.0.0/8"), property(MISMATCH, both)]
+        );
     }
 }

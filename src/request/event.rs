@@ -22,6 +22,7 @@ pub const UNKNOWN_BACKEND: &str = "unknown_backend";
 pub fn of_decided(time_ms: u64, record: EvaluationRecord, outcome: Outcome) -> TrafficEvent {
     let EvaluationRecord { facts, tables_seq, modes, answered, mismatches, .. } = record;
     let client = facts.client();
+    let (would_deny, would_deny_rule) = outcome.would_deny.unzip();
     TrafficEvent {
         time_ms,
         client,
@@ -31,6 +32,8 @@ pub fn of_decided(time_ms: u64, record: EvaluationRecord, outcome: Outcome) -> T
         route: outcome.route,
         template: outcome.template,
         shadow_limit: outcome.shadow_limit,
+        would_deny: would_deny.map(str::to_owned),
+        would_deny_rule,
         country: outcome.country,
         tables_seq,
         modes: Some(modes),

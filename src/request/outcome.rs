@@ -21,6 +21,8 @@ pub struct Outcome {
     pub country: Option<Country>,
     /// Name of the first limit in shadow that would have denied.
     pub shadow_limit: Option<String>,
+    /// Reason and entry of the first ban or geo rule in shadow that would have denied.
+    pub would_deny: Option<(&'static str, String)>,
 }
 
 impl Outcome {

@@ -50,6 +50,7 @@ fn of_ip(found: IpFinding) -> String {
         IpFinding::Clear => "clear".to_owned(),
         IpFinding::Allowed(prefix) => ["allowed by ", &prefix.to_string()].concat(),
         IpFinding::Banned(prefix) => ["banned by ", &prefix.to_string()].concat(),
+        IpFinding::ShadowBanned(prefix) => ["banned in shadow by ", &prefix.to_string()].concat(),
     }
 }
 
@@ -74,6 +75,9 @@ fn of_geo(found: &GeoAnswer, other: &GeoAnswer) -> String {
         }
         if rule.global {
             text.push_str(" globally");
+        }
+        if rule.shadow {
+            text.push_str(" in shadow");
         }
         if text.len() > MAX_FOUND {
             break;
@@ -146,7 +150,8 @@ mod tests {
     fn answers_read_as_a_person_would_say_them() {
         assert_eq!(of_ip(IpFinding::Clear), "clear");
         assert_eq!(of_ip(IpFinding::Banned("10.0.0.0/8".parse().unwrap())), "banned by 10.0.0.0/8");
-        let rule = |name: &str, global, denies| RuleVerdict { name: name.to_owned(), global, denies };
+        let rule =
+            |name: &str, global, denies| RuleVerdict { name: name.to_owned(), global, denies, shadow: false };
         let verdicts = vec![rule("eu", false, None), rule("law", true, Some(GeoAction::LegalReasons))];
         let geo = GeoAnswer { country: Country::new(b"DE"), verdicts };
         assert_eq!(of_geo(&geo, &GeoAnswer::default()), "DE: eu allows, law 451 globally");

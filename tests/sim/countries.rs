@@ -87,6 +87,7 @@ fn deny(code: &str) -> GeoRule {
         countries: vec![country(code)],
         unknown: UnknownCountry::Allow,
         action: GeoAction::Forbidden,
+        shadow: false,
     }
 }
 

@@ -2,7 +2,7 @@
 //! random tables, in every combination of the flags, against a process that
 //! answers everything from its cache.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tidegate::root_context::module;
@@ -275,7 +275,7 @@ fn direct_and_cached_decide_the_same_asked_in_parallel_and_recorded_later() {
 fn the_worlds_show_every_kind_of_outcome() {
     let mut seen: BTreeSet<String> = BTreeSet::new();
     let mut clusters = BTreeSet::new();
-    let (mut ruled, mut placed) = (0, 0);
+    let (mut ruled, mut placed, mut in_shadow) = (0, 0, BTreeMap::<_, u32>::new());
     for seed in 0..30 {
         let mut world = World::new(seed, Flags::all_on());
         let mut rng = TestRng::new(!seed);
@@ -288,6 +288,9 @@ fn the_worlds_show_every_kind_of_outcome() {
         for event in world.cached.events() {
             ruled += usize::from(event.rule.is_some());
             placed += usize::from(event.country.is_some());
+            if let Some(reason) = event.would_deny {
+                *in_shadow.entry((reason, event.verdict.name())).or_default() += 1;
+            }
         }
     }
     let expected = [
@@ -305,6 +308,11 @@ fn the_worlds_show_every_kind_of_outcome() {
     assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), expected);
     assert_eq!(clusters.len(), 3, "{clusters:?}");
     assert!(ruled > 200 && placed > 200, "{ruled} with a rule, {placed} with a country, of 1,500");
+    // A ban and a geo rule in shadow, of requests that passed and of others.
+    let both = ["ip_banned", "geo_denied"].map(|reason| ["allow", "deny"].map(|verdict| (reason, verdict)));
+    let counted =
+        |(reason, verdict): &(&str, &str)| in_shadow.get(&((*reason).to_owned(), *verdict)).copied();
+    assert!(both.as_flattened().iter().all(|one| counted(one) >= Some(5)), "{in_shadow:?}");
 }
 
 #[test]

@@ -40,6 +40,7 @@ fn rule(name: &str, mode: GeoMode, codes: &[&str]) -> GeoRule {
         countries: codes.iter().map(|code| country(code)).collect(),
         unknown: if mode == GeoMode::Deny { UnknownCountry::Allow } else { UnknownCountry::Deny },
         action: GeoAction::Forbidden,
+        shadow: false,
     }
 }
 

@@ -13,5 +13,6 @@ mod publish;
 mod record;
 mod recorder;
 mod shadow;
+mod shadow_entries;
 mod sync;
 mod sync_recording;

@@ -96,7 +96,8 @@ enum Command {
     /// Print what requests there were, and how long they took.
     #[command(subcommand)]
     Stats(stats::StatsCommand),
-    /// Print the most frequent addresses, countries, paths, reasons, user agents, rules or limits.
+    /// Print the most frequent addresses, countries, paths, reasons, user agents, rules or limits, or
+    /// what entries in shadow would have denied most.
     Top(stats::TopArgs),
     /// Print what would become of a request, and why.
     Explain(explain::ExplainArgs),

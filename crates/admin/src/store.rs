@@ -50,7 +50,9 @@ pub use rows::{
     ChangedRows, Changes, CountriesRow, DocumentRow, FlagRow, FormerRow, FormerRows, IMPORTED, IpRow,
     SourceSetRow, StoredRows,
 };
-pub use statistics::{PathStats, PathsAnswer, RequestStats, StatsFilter, TimelinePoint, TopOf, TopValue};
+pub use statistics::{
+    PathStats, PathsAnswer, RequestStats, StatsFilter, TimelinePoint, TopOf, TopValue, would_deny_value,
+};
 pub use tables::{DocumentKind, PerDocumentKind, StoreTable};
 pub use tokens::TokenRow;
 

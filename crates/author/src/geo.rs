@@ -1,7 +1,7 @@
 //! Reads the document of a geo rule into a [`GeoRule`].
 //!
 //! ```json
-//! {"mode": "deny", "countries": ["KP", "RU"], "global": true, "unknown": "allow", "status": 403}
+//! {"mode": "deny", "countries": ["KP", "RU"], "global": true, "unknown": "allow", "status": 403, "shadow": false}
 //! ```
 
 use serde_json::Value;
@@ -11,7 +11,7 @@ use super::reader::{DocumentError, DocumentErrors, DocumentNode, Object};
 use tidegate_policy::geo::{Country, GeoAction, GeoMode, GeoRule, UnknownCountry};
 
 const MAX_COUNTRIES: usize = 300;
-const FIELDS: &[&str] = &["name", "mode", "countries", "global", "unknown", "status"];
+const FIELDS: &[&str] = &["name", "mode", "countries", "global", "unknown", "status", "shadow"];
 
 /// The assigned codes of ISO 3166-1 alpha-2.
 const ASSIGNED: &str = "\
@@ -31,7 +31,7 @@ const ASSIGNED: &str = "\
 const IN_USE: &str = "XK EU AP A1 A2 O1 T1 AN CS";
 
 /// Reads the rule of this name. `mode` and `countries` are required; by default `global`
-/// is true, `status` 403, and `unknown` follows from the mode: a client of unknown country
+/// is true, `status` 403, `shadow` false, and `unknown` follows from the mode: a client of unknown country
 /// is on no list, so a deny-list allows it and an allow-list denies it. Codes may be in
 /// either case and repeated; `UK` is `GB`. A `name` in the document must be this one.
 ///
@@ -65,6 +65,7 @@ fn rule(name: &str, document: &DocumentNode<'_>, errors: &mut DocumentErrors) ->
         node.note(errors, "invalid", format!("the rule is called {name}: leave name out, or write that"));
     }
     let global = fields.get("global").map_or(Some(true), |node| node.boolean(errors));
+    let shadow = fields.get("shadow").map_or(Some(false), |node| node.boolean(errors));
     let action = fields.get("status").map_or(Some(GeoAction::Forbidden), |node| status(&node, errors));
     let mode = fields.require("mode", errors).and_then(|node| allow_or_deny(&node, errors));
     let mode = mode.map(|allow| if allow { GeoMode::Allow } else { GeoMode::Deny });
@@ -83,6 +84,7 @@ fn rule(name: &str, document: &DocumentNode<'_>, errors: &mut DocumentErrors) ->
         countries: countries?,
         unknown: unknown?,
         action: action?,
+        shadow: shadow?,
     })
 }
 
@@ -190,15 +192,16 @@ mod tests {
             countries: vec![Country::new(b"KP").unwrap()],
             unknown: UnknownCountry::Allow,
             action: GeoAction::Forbidden,
+            shadow: false,
         };
         assert_eq!(deny, wanted);
         let allow = read_geo_rule("r", &with("mode", json!("allow"))).unwrap();
         assert_eq!((allow.mode, allow.unknown), (GeoMode::Allow, UnknownCountry::Deny));
-        let given = json!({"name": "r", "mode": "allow", "countries": ["DE"], "global": false, "unknown": "allow", "status": 451});
+        let given = json!({"name": "r", "mode": "allow", "countries": ["DE"], "global": false, "unknown": "allow", "status": 451, "shadow": true});
         let given = read_geo_rule("r", &given).unwrap();
         assert_eq!(
-            (given.global, given.unknown, given.action),
-            (false, UnknownCountry::Allow, GeoAction::LegalReasons)
+            (given.global, given.unknown, given.action, given.shadow),
+            (false, UnknownCountry::Allow, GeoAction::LegalReasons, true)
         );
         let nulls =
             json!({"mode": "deny", "countries": ["KP"], "global": null, "unknown": null, "status": null});
@@ -258,6 +261,7 @@ mod tests {
             ("status", json!(-403), "/status", "invalid"),
             ("status", json!(403.5), "/status", "invalid"),
             ("status", json!("403"), "/status", "wrong_type"),
+            ("shadow", json!("yes"), "/shadow", "wrong_type"),
             ("name", json!("other"), "/name", "invalid"),
         ];
         for (field, value, pointer, code) in cases {

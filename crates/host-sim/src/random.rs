@@ -84,6 +84,9 @@ pub fn fill(feed: &mut Feed, rng: &mut TestRng, now: u32, span: u32) {
     let allowed: Vec<_> =
         rng.some(PREFIXES, 3).into_iter().map(|prefix| (prefix, expiry(rng, now, span))).collect();
     feed.allow(&allowed);
+    let in_shadow: Vec<_> =
+        rng.some(PREFIXES, 4).into_iter().map(|prefix| (prefix, expiry(rng, now, span))).collect();
+    feed.ban_in_shadow(&in_shadow);
     feed.set_countries(countries(rng).into_iter());
     let rules = rng.some(RULES, 4);
     feed.set_geo(rules.iter().map(|name| geo_rule(rng, name)).collect::<Vec<_>>());
@@ -124,6 +127,7 @@ fn geo_rule(rng: &mut TestRng, name: &str) -> GeoRule {
         countries: rng.some(COUNTRIES, 3).into_iter().map(country).collect(),
         unknown: if rng.percent(75) { UnknownCountry::Allow } else { UnknownCountry::Deny },
         action: if rng.percent(50) { GeoAction::Forbidden } else { GeoAction::LegalReasons },
+        shadow: rng.percent(25),
     }
 }
 

@@ -13,10 +13,10 @@ use crate::UnixSeconds;
 use crate::check::Check;
 use crate::request::Facts;
 
-pub use findings::{CountrySource, Finding, Findings, GeoFinding, IpFinding, Step};
+pub use findings::{CountrySource, Finding, Findings, GeoFinding, GlobalRules, IpFinding, Step};
 pub use settings::{OnNoRoute, Routing, Settings, Unavailable};
 pub use tables::Tables;
-pub use verdict::{Decision, Denial, Reason, RuleId, Verdict};
+pub use verdict::{Decision, Denial, Reason, RuleId, Verdict, WouldDeny};
 
 /// Decides one request from the tables alone. `now` is called at most once, and only if
 /// an entry with an expiry covers the client.

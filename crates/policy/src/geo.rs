@@ -12,6 +12,6 @@ pub(crate) use countries::COUNTRIES_FORMAT;
 pub use countries::{CountryCheck, CountryRange, CountryTable};
 pub use country::{Country, NoCountry};
 pub use rules::{
-    GEO_FORMAT, GeoAction, GeoMode, GeoRule, GeoRules, MAX_GEO_RULES, MAX_GEO_RULES_BYTES, RuleVerdict,
-    UnknownCountry,
+    GEO_FORMAT, GeoAction, GeoMode, GeoOutcome, GeoRule, GeoRules, MAX_GEO_RULES, MAX_GEO_RULES_BYTES,
+    RuleVerdict, UnknownCountry,
 };

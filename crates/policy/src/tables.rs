@@ -166,6 +166,8 @@ tables! {
     Pages = "pages", pages: Arc<Pages>;
     /// Bans: the changes since the overlay was made. Only gateways have this level.
     BanRecent = "bans_recent", ban_recent: AddressTable;
+    /// Bans in shadow: what they would deny is recorded, and nothing denied.
+    ShadowBans = "shadow_bans", shadow_bans: AddressTable;
 }
 
 impl Table {

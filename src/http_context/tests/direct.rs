@@ -46,7 +46,7 @@ fn found(check: Check, fate: Fate) -> Option<Found> {
         Check::Ip => Found::Ip(IpFinding::Banned("192.0.2.1/32".parse().unwrap())),
         Check::Geo => {
             let denies = Some(GeoAction::LegalReasons);
-            let verdicts = vec![RuleVerdict { name: "law".to_owned(), global: true, denies }];
+            let verdicts = vec![RuleVerdict { name: "law".to_owned(), global: true, denies, shadow: false }];
             Found::Geo(GeoAnswer { country: None, verdicts })
         }
         Check::Route => Found::Route(Ok(None)),

@@ -119,7 +119,8 @@ fn feed(page: &mut MetricsPage, snapshot: &Snapshot, stopped: bool) {
         &declared::QUARANTINED_ROWS,
         crate::store::StoreTable::ALL.map(|table| (table.name(), snapshot.quarantined(table))),
     );
-    let left_out = [("bans", RowStatus::Banned), ("allow", RowStatus::Allowed)];
+    let left_out =
+        [("bans", RowStatus::Banned), ("allow", RowStatus::Allowed), ("shadow_bans", RowStatus::Watched)];
     page.gauges(
         &declared::TABLE_LEFT_OUT,
         left_out.map(|(table, status)| (table, snapshot.left_out_count(status))),

@@ -64,6 +64,12 @@ struct FilterArgs {
     /// With this reason, like ip_banned.
     #[arg(long, value_name = "REASON")]
     reason: Option<String>,
+    /// That an entry in shadow would have denied for this reason: ip_banned or geo_denied.
+    #[arg(long, value_name = "REASON")]
+    would_deny: Option<String>,
+    /// That this entry in shadow would have denied: a ban's prefix, or a geo rule's name.
+    #[arg(long, value_name = "ENTRY")]
+    would_deny_rule: Option<String>,
     /// With this method.
     #[arg(long, value_name = "METHOD")]
     method: Option<String>,
@@ -74,7 +80,19 @@ struct FilterArgs {
 
 impl FilterArgs {
     fn parameters(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let Self { ip, country, route, path, status, verdict, reason, method, host } = self;
+        let Self {
+            ip,
+            country,
+            route,
+            path,
+            status,
+            verdict,
+            reason,
+            would_deny,
+            would_deny_rule,
+            method,
+            host,
+        } = self;
         [
             ("ip", ip),
             ("country", country),
@@ -83,6 +101,8 @@ impl FilterArgs {
             ("status", status),
             ("verdict", verdict),
             ("reason", reason),
+            ("would_deny", would_deny),
+            ("would_deny_rule", would_deny_rule),
             ("method", method),
             ("host", host),
         ]

@@ -50,7 +50,7 @@ pub enum StatsCommand {
 /// Arguments of `tidegate top`.
 #[derive(clap::Args, Debug)]
 pub struct TopArgs {
-    /// Of what: ip, country, path, reason, user_agent, rule or limit.
+    /// Of what: ip, country, path, reason, user_agent, rule, limit or would_deny.
     #[arg(long, value_name = "WHAT", default_value = "ip")]
     by: String,
     /// At most this many, 1 to 1,000.

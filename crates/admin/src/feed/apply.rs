@@ -5,6 +5,7 @@ use tidegate_policy::codec::FormatError;
 use tidegate_policy::tables::Table;
 
 use super::ip_monitor::ChangedPrefixes;
+use super::ip_rows::RowStatus;
 use super::snapshot::{Snapshot, made_from};
 use super::table_bytes::TableBytes;
 use crate::store::{ChangedRows, StoreTable, StoredRows};
@@ -32,10 +33,11 @@ impl NextSnapshot {
     pub fn apply(mut snapshot: Snapshot, rows: ChangedRows) -> Result<Self, FormatError> {
         let sources: Vec<StoreTable> = StoreTable::ALL.into_iter().filter(|table| rows.has(*table)).collect();
         let prefixes = snapshot.apply(rows);
-        let allow = prefixes.allow;
+        let (allow, watched) = (prefixes.allow, prefixes.watched);
         let may_have_changed = |table: &Table| match table {
-            // Most changes of `ip_monitor` are bans, which do not change this table.
+            // Most changes of `ip_monitor` are bans, which change neither of these tables.
             Table::Allow => allow,
+            Table::ShadowBans => watched,
             table => made_from(*table).iter().any(|source| sources.contains(source)),
         };
         Self::lay_out(snapshot, prefixes, Table::whole().filter(may_have_changed))
@@ -51,9 +53,16 @@ impl NextSnapshot {
     }
 }
 
-/// Whether applying `rows` is quick enough for an async thread.
-pub(super) fn is_little(rows: &ChangedRows) -> bool {
+/// Entries of a table that is laid out quickly enough for an async thread.
+const FEW_ENTRIES: usize = 20_000;
+
+/// Whether applying `rows` to `snapshot` is quick enough for an async thread.
+pub(super) fn is_little(snapshot: &Snapshot, rows: &ChangedRows) -> bool {
     let is_small = |table| matches!(table, StoreTable::Ip | StoreTable::Flags);
+    // A list of any length may be in shadow, and that table is laid out whole.
+    if snapshot.count(RowStatus::Watched) > FEW_ENTRIES && snapshot.ips.may_change_watched(&rows.ips) {
+        return false;
+    }
     StoreTable::ALL.into_iter().all(|table| is_small(table) || !rows.has(table))
         && rows.ips.len().saturating_add(rows.flags.len()) <= FEW
 }

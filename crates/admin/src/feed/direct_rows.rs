@@ -85,7 +85,7 @@ fn keys_around(client: IpAddr, snapshot: &Snapshot) -> Vec<String> {
     keys.into_iter().collect()
 }
 
-/// `before`, in which only the addresses of `rows` are banned or allowed.
+/// `before`, in which only the addresses of `rows` are banned, in shadow or not, or allowed.
 fn with_rows(
     before: &Tables,
     snapshot: &Snapshot,
@@ -125,6 +125,7 @@ fn with_rows(
         ban_overlay: bans.overlay().clone(),
         ban_recent: bans.recent().clone(),
         allow: table(|status| status.allowed)?,
+        shadow_bans: table(|status| status.watched)?,
         ..before.set.clone()
     };
     let version = Version { seq: before.version.seq.max(seq), ..before.version };

@@ -169,7 +169,7 @@ impl Follower {
 
     async fn apply(&mut self, seq: u64, rows: ChangedRows) -> Result<(), StoreError> {
         let snapshot = Snapshot::clone(&self.state.snapshot);
-        let little = is_little(&rows);
+        let little = is_little(&snapshot, &rows);
         let work = move || NextSnapshot::apply(snapshot, rows);
         let step = if little { work() } else { blocking(work).await? };
         self.advance(step.map_err(laid_out)?, LogPosition { seq, ..self.state.position }).await

@@ -88,7 +88,7 @@ impl ParsedIpMonitor {
         if !ips.has_room_for(differences.len()) {
             // Those that came first are to be in.
             differences.sort_by_key(|(_, rows)| {
-                arrival(rows, RowStatus::Banned).max(arrival(rows, RowStatus::Allowed))
+                RowStatus::ALL.map(|status| arrival(rows, status)).into_iter().max()
             });
         }
         for (prefix, rows) in differences {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
-use imbl::{OrdMap, OrdSet};
+use imbl::OrdMap;
 use jiff::Timestamp;
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::{Prefix, canonical};
@@ -56,6 +56,8 @@ pub(super) struct ChangedPrefixes {
     pub bans: Vec<Prefix>,
     /// Whether the allow table changed.
     pub allow: bool,
+    /// Whether the table of bans in shadow changed.
+    pub watched: bool,
 }
 
 /// All valid rows, by prefix.
@@ -67,14 +69,15 @@ pub(super) struct IpMonitor {
     ban_room: TableRoom,
     allow: OrdMap<Prefix, Option<UnixSeconds>>,
     allow_room: TableRoom,
-    watched: OrdSet<Prefix>,
     /// What sources ban beside the rows.
     pub sources: ActiveSets,
+    watched: OrdMap<Prefix, Option<UnixSeconds>>,
+    watched_room: TableRoom,
 }
 
 impl IpMonitor {
-    /// Without rows; the base of bans has `limit` bytes at most, and so has the table of allowed
-    /// addresses, unless that may have fewer.
+    /// Without rows; the base of bans has `limit` bytes at most, and so have the tables of allowed
+    /// and watched addresses, unless those may have fewer.
     pub fn new(limit: usize) -> Self {
         Self {
             entries: OrdMap::new(),
@@ -82,17 +85,18 @@ impl IpMonitor {
             ban_room: TableRoom::new(limit),
             allow: OrdMap::new(),
             allow_room: TableRoom::new(limit.min(Table::Allow.max_bytes())),
-            watched: OrdSet::new(),
             sources: ActiveSets::default(),
+            watched: OrdMap::new(),
+            watched_room: TableRoom::new(limit.min(Table::ShadowBans.max_bytes())),
         }
     }
 
-    /// The room of the table that entries with `status` are in; `None`: they are in none.
-    pub fn room(&self, status: RowStatus) -> Option<&TableRoom> {
+    /// The room of the table that entries with `status` are in.
+    pub fn room(&self, status: RowStatus) -> &TableRoom {
         match status {
-            RowStatus::Banned => Some(&self.ban_room),
-            RowStatus::Allowed => Some(&self.allow_room),
-            RowStatus::Watched => None,
+            RowStatus::Banned => &self.ban_room,
+            RowStatus::Allowed => &self.allow_room,
+            RowStatus::Watched => &self.watched_room,
         }
     }
 
@@ -104,7 +108,7 @@ impl IpMonitor {
             RowStatus::Banned => self.sources.add_to(prefix, listed),
             RowStatus::Allowed | RowStatus::Watched => listed,
         }?;
-        let left_out = self.room(status).is_some_and(|room| room.is_left_out(prefix));
+        let left_out = self.room(status).is_left_out(prefix);
         Some(ListedPrefix { left_out, ..listed })
     }
 
@@ -133,7 +137,9 @@ impl IpMonitor {
             Some(RowStatus::Allowed) => {
                 Box::new(self.allow.range((from, Unbounded)).map(|(prefix, _)| *prefix))
             }
-            Some(RowStatus::Watched) => Box::new(self.watched.range((from, Unbounded)).copied()),
+            Some(RowStatus::Watched) => {
+                Box::new(self.watched.range((from, Unbounded)).map(|(prefix, _)| *prefix))
+            }
             Some(RowStatus::Banned) | None => {
                 let rows = self.entries.range((from, Unbounded)).map(|(prefix, _)| *prefix);
                 let mut all: Vec<Box<dyn Iterator<Item = Prefix> + Send + '_>> = vec![Box::new(rows)];
@@ -292,7 +298,7 @@ impl IpMonitor {
 
     /// Whether that many more entries fit into any of the tables.
     pub fn has_room_for(&self, entries: usize) -> bool {
-        self.ban_room.has_room_for(entries) && self.allow_room.has_room_for(entries)
+        [&self.ban_room, &self.allow_room, &self.watched_room].iter().all(|room| room.has_room_for(entries))
     }
 
     /// Takes entries that were left out into the tables, as far as there is room now.
@@ -310,6 +316,22 @@ impl IpMonitor {
                 changed.allow = true;
             }
         }
+        while let Some(prefix) = self.watched_room.next() {
+            let status = self.entries.get(&prefix).map(|rows| PrefixStatus::of(rows));
+            if let Some(expires) = status.and_then(|status| status.watched) {
+                self.watched.insert(prefix, expires);
+                changed.watched = true;
+            }
+        }
+    }
+
+    /// Whether a change of these rows changes the table of bans in shadow, perhaps.
+    pub fn may_change_watched(&self, changes: &[(String, Option<IpRow>)]) -> bool {
+        changes.iter().any(|(key, row)| {
+            let is_watched = row.as_ref().is_some_and(|row| RowStatus::Watched.is(&row.status));
+            let was_watched = || key.parse::<Prefix>().is_ok_and(|prefix| self.watched.contains_key(&prefix));
+            is_watched || was_watched()
+        })
     }
 
     /// Makes `row` the row with the raw key `key`.
@@ -339,6 +361,8 @@ impl IpMonitor {
         let (was_banned, is_banned) = self.ban_room.change(prefix, had, has, came_as_ban);
         let (was_allowed, is_allowed) =
             self.allow_room.change(prefix, before.allowed, after.allowed, came(RowStatus::Allowed));
+        let (was_watched, is_watched) =
+            self.watched_room.change(prefix, before.watched, after.watched, came(RowStatus::Watched));
         if rows.is_empty() {
             self.entries.remove(&prefix);
         } else {
@@ -352,9 +376,12 @@ impl IpMonitor {
             }
             changed.allow = true;
         }
-        match after.watched {
-            Some(_) => drop(self.watched.insert(prefix)),
-            None => drop(self.watched.remove(&prefix)),
+        if was_watched != is_watched {
+            match is_watched {
+                Some(expires) => drop(self.watched.insert(prefix, expires)),
+                None => drop(self.watched.remove(&prefix)),
+            }
+            changed.watched = true;
         }
     }
 
@@ -384,12 +411,19 @@ impl IpMonitor {
 
     /// The entries of the allow table, in order.
     pub fn allow_entries(&self) -> impl Iterator<Item = Entry> + Clone + '_ {
-        let entry = |(prefix, expires): (&Prefix, &Option<UnixSeconds>)| Entry {
-            prefix: *prefix,
-            state: EntryState::Present(*expires),
-        };
         self.allow.iter().map(entry)
     }
+
+    /// The entries of the table of bans in shadow, in order: those of rows. Bans in shadow from elsewhere
+    /// (sets that are not rows) are merged with these where the table is laid out, in
+    /// [`Snapshot::lay_out`](super::snapshot::Snapshot).
+    pub fn watched_entries(&self) -> impl Iterator<Item = Entry> + Clone + '_ {
+        self.watched.iter().map(entry)
+    }
+}
+
+fn entry((prefix, expires): (&Prefix, &Option<UnixSeconds>)) -> Entry {
+    Entry { prefix: *prefix, state: EntryState::Present(*expires) }
 }
 
 /// All prefixes that cover `address`, longest first.

@@ -17,16 +17,22 @@ pub enum RowStatus {
     Banned,
     /// Requests skip the bans.
     Allowed,
-    /// No effect on requests; shown to operators.
+    /// A ban in shadow: requests are not denied, and those that would be are recorded.
     Watched,
 }
 
 impl RowStatus {
-    const ALL: [Self; 3] = [Self::Banned, Self::Allowed, Self::Watched];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Banned, Self::Allowed, Self::Watched];
 
     /// Reads the text in the database; case does not matter.
     fn read(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.name().eq_ignore_ascii_case(word))
+        Self::ALL.into_iter().find(|status| status.is(word))
+    }
+
+    /// Whether `word` is its text in the database; case does not matter.
+    pub fn is(self, word: &str) -> bool {
+        self.name().eq_ignore_ascii_case(word)
     }
 
     /// The text in the database.

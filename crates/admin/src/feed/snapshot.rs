@@ -16,7 +16,7 @@ use tidegate_policy::geo::{GeoRule, GeoRules, MAX_GEO_RULES, MAX_GEO_RULES_BYTES
 use tidegate_policy::limit::{Limit, Limits, MAX_LIMITS};
 use tidegate_policy::pages::{Page, Pages};
 use tidegate_policy::route::Target;
-use tidegate_policy::table::{AddressTable, EntryState};
+use tidegate_policy::table::AddressTable;
 use tidegate_policy::tables::{PerTable, Table};
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::BlobRef;
@@ -32,7 +32,6 @@ use super::ip_monitor::{ChangedPrefixes, IpMonitor, ListedPrefix};
 use super::ip_rows::RowStatus;
 use super::row_index::{Quarantined, RowIndex};
 use super::table_bytes::TableBytes;
-use super::table_room::TableRoom;
 use crate::store::{ChangedRows, DocumentKind, DocumentRow, FormerRow, FormerRows, StoreTable, StoredRows};
 
 /// The parsed rows of all tables at one version. Copies share their common parts.
@@ -93,7 +92,7 @@ pub struct TableDigest {
 pub(super) fn made_from(table: Table) -> &'static [StoreTable] {
     use StoreTable::Documents;
     match table {
-        Table::Allow => &[StoreTable::Ip],
+        Table::Allow | Table::ShadowBans => &[StoreTable::Ip],
         Table::BanBase | Table::BanOverlay | Table::BanRecent => {
             &[StoreTable::Ip, Documents(DocumentKind::Source), StoreTable::SourceSets]
         }
@@ -155,6 +154,9 @@ impl Snapshot {
             Table::Flags => return TableBytes::new(self.flags.to_bytes()?, None),
             Table::Allow => {
                 (AddressTable::encode(self.ips.allow_entries())?, self.ips.count(RowStatus::Allowed))
+            }
+            Table::ShadowBans => {
+                (AddressTable::encode(self.ips.watched_entries())?, self.ips.count(RowStatus::Watched))
             }
             Table::Geo => self.geo_rules.lay_out(index, geo_bytes),
             Table::Countries => return countries::table_bytes(self.countries.as_deref()),
@@ -276,6 +278,7 @@ impl Snapshot {
         let replaced = ips.replace_all(&mut self.ips, &mut self.index);
         changed.bans.extend(replaced.bans);
         changed.allow |= replaced.allow;
+        changed.watched |= replaced.watched;
         // After the rows: of what does not fit into the table, those come first.
         ban_sources::replace(&mut self.source_sets, &mut self.index, stored.source_sets);
         let active = ActiveSets::new(&self.sources, &self.source_sets);
@@ -330,28 +333,32 @@ impl Snapshot {
     /// The entries with `status` that have no effect because they do not fit into their table,
     /// by when they came.
     pub fn left_out(&self, status: RowStatus) -> impl Iterator<Item = Prefix> + '_ {
-        self.ips.room(status).into_iter().flat_map(TableRoom::left_out)
+        self.ips.room(status).left_out()
     }
 
     /// How many [`Self::left_out`] has.
     #[must_use]
     pub fn left_out_count(&self, status: RowStatus) -> usize {
-        self.ips.room(status).map_or(0, |room| room.left_out().len())
+        self.ips.room(status).left_out().len()
     }
 
     /// Whether the API may give `prefix` this status: it has it already, or fits into the table.
     #[must_use]
     pub fn has_room_for(&self, status: RowStatus, prefix: &Prefix) -> bool {
-        let may_be_added = self.ips.room(status).is_none_or(|room| room.may_be_added(prefix));
-        may_be_added || self.ips.listed(prefix, status).is_some_and(|listed| !listed.left_out)
+        self.ips.room(status).may_be_added(prefix)
+            || self.ips.listed(prefix, status).is_some_and(|listed| !listed.left_out)
     }
 
-    /// Whether as many of these bans as there are not yet fit into the table.
+    /// Whether as many of these prefixes as do not have this status yet fit into its table.
     #[must_use]
-    pub fn has_room_for_bans(&self, bans: impl ExactSizeIterator<Item = Prefix>) -> bool {
-        let Some(room) = self.ips.room(RowStatus::Banned) else { return true };
-        room.has_room_for(bans.len())
-            || room.has_room_for(bans.filter(|ban| self.ips.ban(ban) == EntryState::Absent).count())
+    pub fn has_room_for_all(
+        &self,
+        status: RowStatus,
+        prefixes: impl ExactSizeIterator<Item = Prefix>,
+    ) -> bool {
+        let room = self.ips.room(status);
+        let is_new = |prefix: &Prefix| self.ips.listed(prefix, status).is_none_or(|listed| listed.left_out);
+        room.has_room_for(prefixes.len()) || room.has_room_for(prefixes.filter(is_new).count())
     }
 
     /// The rows in quarantine.
@@ -363,8 +370,8 @@ impl Snapshot {
     #[must_use]
     pub fn quarantined(&self, table: StoreTable) -> usize {
         let left_out = match table {
-            StoreTable::Ip => [RowStatus::Banned, RowStatus::Allowed].map(|of| self.left_out_count(of)),
-            _ => [0; 2],
+            StoreTable::Ip => RowStatus::ALL.map(|of| self.left_out_count(of)),
+            _ => [0; 3],
         };
         left_out.into_iter().fold(self.index.quarantine_of(table).count(), usize::saturating_add)
     }

@@ -27,6 +27,10 @@ pub struct EventFilter {
     pub verdict: Option<String>,
     /// [`EventRow::reason`].
     pub reason: Option<String>,
+    /// [`EventRow::would_deny`].
+    pub would_deny: Option<String>,
+    /// [`EventRow::would_deny_rule`].
+    pub would_deny_rule: Option<String>,
     /// [`EventRow::method`], whatever its case.
     pub method: Option<String>,
     /// [`EventRow::host`], whatever its case; without a port it stands for any port.
@@ -55,6 +59,8 @@ pub struct EventRow {
     pub reason: Option<String>,
     pub rule: Option<String>,
     pub shadow_limit: Option<String>,
+    pub would_deny: Option<String>,
+    pub would_deny_rule: Option<String>,
     pub status: Option<u16>,
     pub duration_ms: Option<f64>,
     pub upstream_ms: Option<f64>,

@@ -118,11 +118,19 @@ pub enum TopOf {
     ShadowLimit,
     /// The limit that denied, a blank, and the client's address.
     LimitedClient,
+    /// What entries in shadow would have denied: [`would_deny_value`].
+    WouldDeny,
+}
+
+/// A value of [`TopOf::WouldDeny`]: the reason of the denial, a blank, and the entry in shadow.
+#[must_use]
+pub fn would_deny_value(reason: &str, entry: &str) -> String {
+    format!("{reason} {entry}")
 }
 
 impl TopOf {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ip,
         Self::Country,
         Self::Path,
@@ -132,6 +140,7 @@ impl TopOf {
         Self::Limit,
         Self::ShadowLimit,
         Self::LimitedClient,
+        Self::WouldDeny,
     ];
 
     /// The name in the database, and of those that can be asked for in the API.
@@ -147,6 +156,7 @@ impl TopOf {
             Self::Limit => "limit",
             Self::ShadowLimit => "shadow_limit",
             Self::LimitedClient => "limited_client",
+            Self::WouldDeny => "would_deny",
         }
     }
 }

@@ -196,7 +196,7 @@ async fn a_ban_for_which_there_is_no_room_is_refused_and_one_by_sql_is_said() {
     has(&status(&service, "192.0.2.5").await, json!({"status": "none"}));
     assert_eq!(service.health_codes("reasons").await, ["table_full"]);
     let health = service.health().await;
-    has(&health["quarantine"], json!({"count": 1, "left_out": {"bans": 1, "allow": 0}}));
+    has(&health["quarantine"], json!({"count": 1, "left_out": {"bans": 1, "allow": 0, "shadow_bans": 0}}));
     assert_eq!(health["quarantine"]["rows"][0]["key"], "192.0.2.5");
     let metrics = String::from_utf8(service.get("/metrics").await.bytes).unwrap();
     assert!(metrics.contains("tidegate_admin_table_left_out{table=\"bans\"} 1\n"), "{metrics}");

@@ -65,6 +65,7 @@ async fn an_answer_has_what_anybody_committed_before_the_question() {
             IpFinding::Clear => "clear".to_owned(),
             IpFinding::Allowed(by) => format!("allowed {by}"),
             IpFinding::Banned(by) => format!("banned {by}"),
+            IpFinding::ShadowBanned(by) => format!("banned in shadow {by}"),
         };
         assert_eq!(said, found, "{i}: {sql}");
     }

@@ -108,11 +108,23 @@ impl Feed {
     /// # Panics
     /// When a text is no prefix.
     pub fn allow(&mut self, prefixes: &[(&str, Option<UnixSeconds>)]) {
+        self.set_addresses(Table::Allow, prefixes);
+    }
+
+    /// Replaces the bans in shadow, as [`allow`](Self::allow) does the allow list.
+    ///
+    /// # Panics
+    /// When a text is no prefix.
+    pub fn ban_in_shadow(&mut self, prefixes: &[(&str, Option<UnixSeconds>)]) {
+        self.set_addresses(Table::ShadowBans, prefixes);
+    }
+
+    fn set_addresses(&mut self, table: Table, prefixes: &[(&str, Option<UnixSeconds>)]) {
         let entry = |(prefix, expires): &(&str, Option<UnixSeconds>)| {
             (prefix.parse::<Prefix>().expect("a prefix"), EntryState::Present(*expires))
         };
         let entries: BTreeMap<_, _> = prefixes.iter().map(entry).collect();
         let entries = entries.iter().map(|(prefix, state)| Entry { prefix: *prefix, state: *state });
-        self.set_whole(Table::Allow, AddressTable::encode(entries).expect("a table"));
+        self.set_whole(table, AddressTable::encode(entries).expect("a table"));
     }
 }

@@ -8,11 +8,11 @@ use std::net::IpAddr;
 
 use super::settings::{OnNoRoute, Routing, Settings, Unavailable};
 use super::tables::Tables;
-use super::verdict::{Decision, Denial, Reason, RuleId, Verdict};
+use super::verdict::{Decision, Denial, Reason, RuleId, Verdict, WouldDeny};
 use crate::UnixSeconds;
 use crate::address::Prefix;
 use crate::check::Check;
-use crate::geo::{Country, GeoAction, GeoRules, RuleVerdict};
+use crate::geo::{Country, GeoAction, GeoOutcome, GeoRules, RuleVerdict};
 use crate::host::RequestHost;
 use crate::request::Facts;
 use crate::route::{RouteMatch, TooLong};
@@ -28,6 +28,8 @@ pub enum IpFinding {
     Allowed(Prefix),
     /// It is banned, by this entry.
     Banned(Prefix),
+    /// It would be banned, by this entry in shadow.
+    ShadowBanned(Prefix),
 }
 
 impl IpFinding {
@@ -38,8 +40,11 @@ impl IpFinding {
         if let Some(entry) = tables.allow.covering(client).find(|entry| entry.is_in_force(&now)) {
             return Self::Allowed(entry.prefix);
         }
-        match tables.bans.covering(client, now) {
-            Some(ban) => Self::Banned(ban.prefix),
+        if let Some(ban) = tables.bans.covering(client, &now) {
+            return Self::Banned(ban.prefix);
+        }
+        match tables.shadow_bans.covering(client).find(|entry| entry.is_in_force(&now)) {
+            Some(entry) => Self::ShadowBanned(entry.prefix),
             None => Self::Clear,
         }
     }
@@ -83,32 +88,57 @@ impl<'t> GeoFinding<'t> {
         }
     }
 
-    /// The first global rule, by name, that denies the client.
+    /// What the global rules say of the client.
     #[must_use]
-    pub fn global(&self) -> Option<(&'t str, GeoAction)> {
+    pub fn global(&self) -> GlobalRules<'t> {
         match *self {
-            Self::Rules { country, rules } => rules
-                .rules()
-                .iter()
-                .filter(|rule| rule.global)
-                .find_map(|rule| Some((rule.name.as_str(), rule.denies(country)?))),
-            Self::Verdicts { verdicts, .. } => verdicts
-                .iter()
-                .filter(|rule| rule.global)
-                .find_map(|rule| Some((rule.name.as_str(), rule.denies?))),
+            Self::Rules { country, rules } => {
+                let global = rules.rules().iter().filter(|rule| rule.global);
+                GlobalRules::new(global.map(|rule| (rule.name.as_str(), rule.outcome(country))))
+            }
+            Self::Verdicts { verdicts, .. } => {
+                let global = verdicts.iter().filter(|rule| rule.global);
+                GlobalRules::new(global.map(|rule| (rule.name.as_str(), rule.outcome())))
+            }
         }
     }
 
-    /// The verdict of the rule of this name: how it denies, or `None` if it does not. The
-    /// outer `None`: there is no such rule.
+    /// What the rule of this name says of the client. `None`: there is no such rule.
     #[must_use]
-    pub fn rule(&self, name: &str) -> Option<Option<GeoAction>> {
+    pub fn rule(&self, name: &str) -> Option<GeoOutcome> {
         match *self {
-            Self::Rules { country, rules } => rules.get(name).map(|rule| rule.denies(country)),
+            Self::Rules { country, rules } => rules.get(name).map(|rule| rule.outcome(country)),
             Self::Verdicts { verdicts, .. } => {
-                verdicts.iter().find(|rule| rule.name == name).map(|rule| rule.denies)
+                verdicts.iter().find(|rule| rule.name == name).map(RuleVerdict::outcome)
             }
         }
+    }
+}
+
+/// What the global rules say of a client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct GlobalRules<'t> {
+    /// The first of them, by name, that denies it.
+    pub denies: Option<(&'t str, GeoAction)>,
+    /// The first in shadow that would deny it, of those before that.
+    pub would_deny: Option<&'t str>,
+}
+
+impl<'t> GlobalRules<'t> {
+    /// Of what the rules say, in the order of their names.
+    fn new(rules: impl Iterator<Item = (&'t str, GeoOutcome)>) -> Self {
+        let mut found = Self::default();
+        for (name, outcome) in rules {
+            match outcome {
+                GeoOutcome::Allow => {}
+                GeoOutcome::Deny(action) => {
+                    found.denies = Some((name, action));
+                    break;
+                }
+                GeoOutcome::WouldDeny(_) => found.would_deny = found.would_deny.or(Some(name)),
+            }
+        }
+        found
     }
 }
 
@@ -162,12 +192,18 @@ impl<'t> Findings<'t> {
 
     /// The decision, or the check without which there is none.
     fn decide(&self, facts: &Facts<'_>, settings: &Settings) -> Result<Decision<'t>, Check> {
-        let denied = |denial| Decision { verdict: Verdict::Deny(denial), allowed_by: None, country: None };
+        let denied = |denial| Decision {
+            verdict: Verdict::Deny(denial),
+            allowed_by: None,
+            country: None,
+            would_deny: None,
+        };
         let unavailable = settings.on_unavailable;
         if RequestHost::read(facts.host).is_none() {
             return Ok(denied(Denial::new(Reason::BadHost, None, None)));
         }
 
+        let mut would_deny = None;
         let allowed_by = match self.ip.ok_or(Check::Ip)? {
             Finding::Found(IpFinding::Banned(prefix)) => {
                 return Ok(denied(Denial::new(Reason::IpBanned, Some(RuleId::Prefix(prefix)), None)));
@@ -176,6 +212,10 @@ impl<'t> Findings<'t> {
                 return Ok(denied(Denial::unavailable(Check::Ip)));
             }
             Finding::Found(IpFinding::Allowed(prefix)) => Some(prefix),
+            Finding::Found(IpFinding::ShadowBanned(prefix)) => {
+                would_deny = Some(WouldDeny::ban(prefix));
+                None
+            }
             Finding::Found(IpFinding::Clear) | Finding::Unavailable => None,
         };
 
@@ -184,30 +224,37 @@ impl<'t> Findings<'t> {
             Some(_) => None,
             None => match self.geo.ok_or(Check::Geo)? {
                 Finding::Unavailable if unavailable.geo == Unavailable::Deny => {
-                    return Ok(denied(Denial::unavailable(Check::Geo)));
+                    return Ok(Decision { would_deny, ..denied(Denial::unavailable(Check::Geo)) });
                 }
                 Finding::Unavailable => None,
                 Finding::Found(geo) => Some(geo),
             },
         };
         let country = geo.and_then(|geo| geo.country());
-        if let Some((rule, action)) = geo.and_then(|geo| geo.global()) {
-            return Ok(Decision { country, ..denied(Denial::geo(rule, action, None)) });
+        let global = geo.map(|geo| geo.global()).unwrap_or_default();
+        would_deny = would_deny.or(global.would_deny.map(WouldDeny::geo));
+        if let Some((rule, action)) = global.denies {
+            return Ok(Decision { country, would_deny, ..denied(Denial::geo(rule, action, None)) });
         }
 
         let verdict = match settings.routing {
             Routing::Envoy => Verdict::Allow(None),
-            Routing::Tidegate => routed(self.route.ok_or(Check::Route)?, geo, facts, settings),
+            Routing::Tidegate => {
+                routed(self.route.ok_or(Check::Route)?, geo, facts, settings, &mut would_deny)
+            }
         };
-        Ok(Decision { verdict, allowed_by, country })
+        Ok(Decision { verdict, allowed_by, country, would_deny })
     }
 }
 
+/// The verdict on a request that no check before its route denies. `would_deny`: what entries in shadow
+/// would have denied so far.
 fn routed<'t>(
     route: Finding<Result<Option<RouteMatch<'t>>, TooLong>>,
     geo: Option<GeoFinding<'t>>,
     facts: &Facts<'_>,
     settings: &Settings,
+    would_deny: &mut Option<WouldDeny<'t>>,
 ) -> Verdict<'t> {
     let found = match route {
         Finding::Found(Ok(found)) => found,
@@ -228,8 +275,11 @@ fn routed<'t>(
     let geo = geo.filter(|_| found.geo.is_empty() || found.preflight(facts).is_none());
     for name in found.geo.iter().filter(|_| geo.is_some()) {
         match geo.and_then(|geo| geo.rule(name)) {
-            Some(None) => {}
-            Some(Some(action)) => return Verdict::Deny(Denial::geo(name, action, Some(found))),
+            Some(GeoOutcome::Allow) => {}
+            Some(GeoOutcome::WouldDeny(_)) => *would_deny = would_deny.or(Some(WouldDeny::geo(name))),
+            Some(GeoOutcome::Deny(action)) => {
+                return Verdict::Deny(Denial::geo(name, action, Some(found)));
+            }
             // The Gateway API: a filter that cannot be resolved must not be skipped.
             None => {
                 let rule = Some(RuleId::Geo(name));

@@ -195,7 +195,7 @@ fn a_preflight_request_passes_the_geo_rules_of_its_route_and_the_request_after_i
     };
     let verdict = |global: bool, cors: bool, method| {
         let denies = Some(GeoAction::LegalReasons);
-        let verdicts = [RuleVerdict { name: "law".to_owned(), global, denies }];
+        let verdicts = [RuleVerdict { name: "law".to_owned(), global, denies, shadow: false }];
         let geo = GeoFinding::Verdicts { country: None, verdicts: &verdicts };
         let found = RouteMatch { action: found.action.filter(|_| cors), ..found };
         let findings = Findings {

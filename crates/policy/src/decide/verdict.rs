@@ -16,6 +16,28 @@ pub struct Decision<'t> {
     pub allowed_by: Option<Prefix>,
     /// The client's country, if the decision needed it and it is known.
     pub country: Option<Country>,
+    /// The first entry in shadow that would have denied it: of those that come before what
+    /// denies it, if something does. None if the client is on the allow list.
+    pub would_deny: Option<WouldDeny<'t>>,
+}
+
+/// What would have become of a request, were an entry not in shadow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WouldDeny<'t> {
+    /// Why it would have been denied.
+    pub reason: Reason,
+    /// The entry in shadow.
+    pub rule: RuleId<'t>,
+}
+
+impl<'t> WouldDeny<'t> {
+    pub(super) fn ban(prefix: Prefix) -> Self {
+        Self { reason: Reason::IpBanned, rule: RuleId::Prefix(prefix) }
+    }
+
+    pub(super) fn geo(rule: &'t str) -> Self {
+        Self { reason: Reason::GeoDenied, rule: RuleId::Geo(rule) }
+    }
 }
 
 /// Pass or not.

@@ -6,7 +6,7 @@ use super::country::Country;
 use crate::codec::{FormatError, decode, encode};
 
 /// Version of the bytes of [`GeoRules`].
-pub const GEO_FORMAT: u8 = 1;
+pub const GEO_FORMAT: u8 = 2;
 /// The most rules of a table.
 pub const MAX_GEO_RULES: usize = 1_000;
 /// The most bytes of a table of rules.
@@ -29,6 +29,8 @@ pub struct GeoRule {
     pub unknown: UnknownCountry,
     /// The response to a client that may not enter.
     pub action: GeoAction,
+    /// It denies nobody: whom it would deny is recorded.
+    pub shadow: bool,
 }
 
 /// What the list of a rule means.
@@ -80,6 +82,33 @@ impl GeoRule {
         };
         denied.then_some(self.action)
     }
+
+    /// What it says of a client from `country`.
+    #[must_use]
+    pub fn outcome(&self, country: Option<Country>) -> GeoOutcome {
+        GeoOutcome::new(self.denies(country), self.shadow)
+    }
+}
+
+/// What a rule says of a client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GeoOutcome {
+    /// It may enter.
+    Allow,
+    /// It may not.
+    Deny(GeoAction),
+    /// It may, because the rule is in shadow: this would be the response.
+    WouldDeny(GeoAction),
+}
+
+impl GeoOutcome {
+    fn new(denies: Option<GeoAction>, shadow: bool) -> Self {
+        match (denies, shadow) {
+            (None, _) => Self::Allow,
+            (Some(action), false) => Self::Deny(action),
+            (Some(action), true) => Self::WouldDeny(action),
+        }
+    }
 }
 
 /// The verdict of one rule on one country.
@@ -91,6 +120,16 @@ pub struct RuleVerdict {
     pub global: bool,
     /// The response to the client, if it may not enter.
     pub denies: Option<GeoAction>,
+    /// As in [`GeoRule`].
+    pub shadow: bool,
+}
+
+impl RuleVerdict {
+    /// What the rule says of the client.
+    #[must_use]
+    pub fn outcome(&self) -> GeoOutcome {
+        GeoOutcome::new(self.denies, self.shadow)
+    }
 }
 
 /// All rules, in the order of their names.
@@ -146,6 +185,7 @@ impl GeoRules {
             name: rule.name.clone(),
             global: rule.global,
             denies: rule.denies(country),
+            shadow: rule.shadow,
         };
         self.rules.iter().map(verdict).collect()
     }
@@ -192,6 +232,7 @@ mod tests {
             countries: countries.iter().map(|code| code.parse().unwrap()).collect(),
             unknown: UnknownCountry::Allow,
             action: GeoAction::Forbidden,
+            shadow: false,
         }
     }
 

@@ -19,7 +19,7 @@ use crate::route::{Backend, MAX_GEO_NAMES, RouteMatch, TooLong, is_name, is_temp
 use crate::version::Version;
 
 /// Version of the bytes of questions and answers.
-pub const CHECK_FORMAT: u8 = 3;
+pub const CHECK_FORMAT: u8 = 4;
 /// The most bytes of a question: more than all headers that Envoy lets through.
 pub const MAX_QUESTION: usize = 256 << 10;
 /// The most bytes of an answer.
@@ -333,7 +333,8 @@ mod tests {
             assert!(!is_read(Found::Route(Ok(Some(bad.clone())))), "{bad:?}");
         }
         let rules = |names: &[String]| {
-            let rule = |name: &String| RuleVerdict { name: name.clone(), global: true, denies: None };
+            let rule =
+                |name: &String| RuleVerdict { name: name.clone(), global: true, denies: None, shadow: false };
             Found::Geo(GeoAnswer { country: None, verdicts: names.iter().map(rule).collect() })
         };
         let many = |len: usize| (0..len).map(|i| format!("r{i:04}")).collect::<Vec<_>>();

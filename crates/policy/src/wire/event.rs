@@ -13,11 +13,11 @@ use crate::flags::Modes;
 use crate::geo::Country;
 
 /// Version of a [`Batch`]'s bytes.
-pub const BATCH_FORMAT: u8 = 3;
+pub const BATCH_FORMAT: u8 = 4;
 /// Version of an [`EventPost`]'s bytes.
 pub const POST_FORMAT: u8 = 1;
 /// Version of an [`OpenEvent`]'s bytes.
-pub const OPEN_FORMAT: u8 = 2;
+pub const OPEN_FORMAT: u8 = 3;
 /// The most bytes of one sealed batch.
 pub const MAX_BATCH: usize = 1 << 20;
 /// The most bytes of one post.
@@ -78,6 +78,10 @@ pub struct TrafficEvent {
     pub template: Option<String>,
     /// Name of the first limit in shadow that would have denied.
     pub shadow_limit: Option<String>,
+    /// Reason of the denial by the first ban or geo rule in shadow that would have denied.
+    pub would_deny: Option<String>,
+    /// What it is: the ban's prefix, or the geo rule's name.
+    pub would_deny_rule: Option<String>,
     /// Final status; `None` when the client left before one was known.
     pub status: Option<u16>,
     /// From the request's arrival to its end, microseconds.

@@ -20,7 +20,7 @@ use crate::api::endpoints::Endpoints;
 use crate::api::openapi::about::About;
 use crate::api::openapi::parameters::{
     CLIENT, CLIENT_COUNTRY, CURSOR, FORMAT, LIMIT, PATH_PREFIX, REASON, ROUTE, SENT_HOST, SENT_METHOD, SINCE,
-    STATUS, UNTIL, VERDICT,
+    STATUS, UNTIL, VERDICT, WOULD_DENY, WOULD_DENY_RULE,
 };
 use crate::api::query::QueryParams;
 use crate::auth::Role;
@@ -44,6 +44,8 @@ pub fn routes() -> Endpoints {
         &STATUS,
         &VERDICT,
         &REASON,
+        &WOULD_DENY,
+        &WOULD_DENY_RULE,
         &SENT_METHOD,
         &SENT_HOST,
         &LIMIT,

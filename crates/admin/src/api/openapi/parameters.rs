@@ -78,6 +78,8 @@ parameters! {
     STATUS = "status", r#"{"type": "string", "pattern": "^[1-5](xx|[0-9]{2})$"}"#, "The status, or its class: 4xx";
     VERDICT = "verdict", r#"{"type": "string", "enum": ["allow", "deny", "redirect", "unseen"]}"#, "What the gate did";
     REASON = "reason", r#"{"type": "string", "examples": ["ip_banned"]}"#, "Why it did so";
+    WOULD_DENY = "would_deny", r#"{"type": "string", "enum": ["ip_banned", "geo_denied"]}"#, "Why an entry in shadow would have denied it";
+    WOULD_DENY_RULE = "would_deny_rule", r#"{"type": "string", "minLength": 1, "maxLength": 253}"#, "That entry: a ban's prefix, or a geo rule's name";
     SENT_METHOD = "method", r#"{"type": "string", "minLength": 1, "maxLength": 32}"#, "The method, whatever its case";
     SENT_HOST = "host", r#"{"type": "string", "minLength": 1, "maxLength": 255}"#, "The host, whatever its case; without a port";
     FORMAT = "format", r#"{"type": "string", "enum": ["json", "csv", "jsonl"], "default": "json"}"#, "A page, or a download with a limit up to 1,000,000";
@@ -113,7 +115,7 @@ pub const PATH: Parameter = Parameter {
 pub const BY: Parameter = Parameter {
     name: "by",
     says: "What the values are of",
-    schema: r#"{"type": "string", "enum": ["ip", "country", "path", "reason", "user_agent", "rule", "limit"]}"#,
+    schema: r#"{"type": "string", "enum": ["ip", "country", "path", "reason", "user_agent", "rule", "limit", "would_deny"]}"#,
     is_required: true,
 };
 

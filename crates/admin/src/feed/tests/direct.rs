@@ -146,11 +146,13 @@ fn naive_ip(kept: &Kept, client: IpAddr) -> IpFinding {
         let prefixes = said.filter_map(|(ip, _)| ip.parse::<Prefix>().ok());
         prefixes.filter(|prefix| prefix.contains(client)).max_by_key(Prefix::len)
     };
-    match (longest("allowed"), longest("banned")) {
-        (Some(prefix), _) => IpFinding::Allowed(prefix),
-        (None, Some(prefix)) => IpFinding::Banned(prefix),
-        (None, None) => IpFinding::Clear,
-    }
+    let kinds: [(_, fn(Prefix) -> IpFinding); 3] = [
+        ("allowed", IpFinding::Allowed),
+        ("banned", IpFinding::Banned),
+        ("watched", IpFinding::ShadowBanned),
+    ];
+    let found = kinds.into_iter().find_map(|(status, finding)| longest(status).map(finding));
+    found.unwrap_or(IpFinding::Clear)
 }
 
 fn naive_flags(conn: &Connection) -> Flags {

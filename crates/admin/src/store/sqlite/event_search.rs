@@ -22,7 +22,8 @@ const MAX_BEHIND: u64 = 20_000;
 
 /// The columns that a filter is about.
 const FILTERED: &str =
-    "id, timestamp, status, verdict, reason, method, route, country, host, path, client_ip";
+    "id, timestamp, status, verdict, reason, method, route, country, host, path, client_ip, would_deny,
+    would_deny_rule";
 
 /// The events that `filter` lets pass, newest first, from `from` on, at most `limit`.
 pub(super) fn page(
@@ -116,7 +117,9 @@ fn matches(filter: &EventFilter, row: &Row<'_>) -> rusqlite::Result<bool> {
     if !(is(3, &filter.verdict)?
         && is(4, &filter.reason)?
         && is(6, &filter.route)?
-        && is(7, &filter.country)?)
+        && is(7, &filter.country)?
+        && is(11, &filter.would_deny)?
+        && is(12, &filter.would_deny_rule)?)
     {
         return Ok(false);
     }
@@ -150,7 +153,7 @@ fn is_host(found: &str, wanted: &str) -> bool {
 fn one(conn: &Connection, id: i64) -> rusqlite::Result<EventRow> {
     let mut statement = conn.prepare_cached(
         "SELECT source, number, timestamp, node, method, host, path, route, template, client_ip, country,
-           verdict, reason, rule, shadow_limit, status, duration_us, upstream_us, bytes_in, bytes_out,
+           verdict, reason, rule, shadow_limit, would_deny, would_deny_rule, status, duration_us, upstream_us, bytes_in, bytes_out,
            user_agent, tunnel, tables_seq, modes, answered, mismatches, complete
          FROM events WHERE id = ?1",
     )?;
@@ -174,18 +177,20 @@ fn one(conn: &Connection, id: i64) -> rusqlite::Result<EventRow> {
             reason: row.get(12)?,
             rule: row.get(13)?,
             shadow_limit: row.get(14)?,
-            status: row.get(15)?,
-            duration_ms: ms(16)?,
-            upstream_ms: ms(17)?,
-            bytes_in: count(18)?,
-            bytes_out: count(19)?,
-            user_agent: row.get(20)?,
-            tunnel: row.get(21)?,
-            tables_seq: count(22)?.unwrap_or_default(),
-            modes: row.get(23)?,
-            answered: row.get(24)?,
-            mismatches: row.get(25)?,
-            complete: row.get(26)?,
+            would_deny: row.get(15)?,
+            would_deny_rule: row.get(16)?,
+            status: row.get(17)?,
+            duration_ms: ms(18)?,
+            upstream_ms: ms(19)?,
+            bytes_in: count(20)?,
+            bytes_out: count(21)?,
+            user_agent: row.get(22)?,
+            tunnel: row.get(23)?,
+            tables_seq: count(24)?.unwrap_or_default(),
+            modes: row.get(25)?,
+            answered: row.get(26)?,
+            mismatches: row.get(27)?,
+            complete: row.get(28)?,
         })
     })
 }

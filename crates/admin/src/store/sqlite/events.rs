@@ -28,9 +28,10 @@ pub(super) enum EventStage {
 
 const COLUMNS_AND_VALUES: &str = "(source, number, timestamp, node, method, host, path, route, client_ip,
    verdict, reason, rule, status, duration_us, upstream_us, bytes_in, bytes_out, user_agent, tunnel,
-   tables_seq, country, modes, answered, mismatches, complete, template, shadow_limit)
+   tables_seq, country, modes, answered, mismatches, complete, template, shadow_limit, would_deny,
+   would_deny_rule)
  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-   ?22, ?23, ?24, ?25, ?26, ?27)";
+   ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)";
 
 /// Text of the last value: most events of a transaction have the same one.
 struct CachedText<K> {
@@ -113,6 +114,8 @@ impl<'a> EventWriter<'a> {
             stage == EventStage::Ended,
             event.template,
             event.shadow_limit,
+            event.would_deny,
+            event.would_deny_rule,
         ])?;
         Ok(())
     }

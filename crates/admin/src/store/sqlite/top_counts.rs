@@ -21,7 +21,7 @@ use super::events::NEWEST;
 use super::integers::{from_sql, to_sql};
 use super::space_saving::{SpaceSaving, Tracked};
 use crate::lock::locked;
-use crate::store::{AddressCount, TopOf, TopValue, time_text};
+use crate::store::{AddressCount, TopOf, TopValue, time_text, would_deny_value};
 
 /// Addresses that are kept. An address with more than 1/10,000 of all requests is always among
 /// them.
@@ -37,7 +37,9 @@ const UPTO: &str = "seen.upto";
 /// Milliseconds of a day.
 const DAY_MS: i64 = 86_400_000;
 /// Columns of an event that are counted here.
-const COLUMNS: &str = "client_ip, timestamp, country, path, reason, user_agent, rule, shadow_limit";
+const COLUMNS: &str =
+    "client_ip, timestamp, country, path, reason, user_agent, rule, shadow_limit, would_deny,
+    would_deny_rule";
 
 /// Number of the day of a time in milliseconds, in UTC.
 pub(super) fn day_of(ms: i64) -> i64 {
@@ -75,11 +77,13 @@ impl NewCounts {
             user_agent: user_agent.as_deref(),
             rule: event.rule.as_deref(),
             shadow_limit: event.shadow_limit.as_deref(),
+            would_deny: event.would_deny.as_deref().zip(event.would_deny_rule.as_deref()),
         });
     }
 
     fn add_texts(&mut self, event: &EventTexts<'_>) {
         let limit = event.rule.filter(|_| event.reason == Some(Reason::RateLimited.code()));
+        let would_deny = event.would_deny.map(|(reason, entry)| would_deny_value(reason, entry));
         let limited = limit.zip(event.ip).map(|(limit, ip)| format!("{limit} {ip}"));
         for (of, value) in [
             (TopOf::Ip, event.ip),
@@ -91,6 +95,7 @@ impl NewCounts {
             (TopOf::Limit, limit),
             (TopOf::ShadowLimit, event.shadow_limit),
             (TopOf::LimitedClient, limited.as_deref()),
+            (TopOf::WouldDeny, would_deny.as_deref()),
         ] {
             let Some(value) = value else { continue };
             let values = &mut self.values[of as usize];
@@ -112,6 +117,8 @@ struct EventTexts<'e> {
     user_agent: Option<&'e str>,
     rule: Option<&'e str>,
     shadow_limit: Option<&'e str>,
+    /// Reason and entry.
+    would_deny: Option<(&'e str, &'e str)>,
 }
 
 impl<'e> EventTexts<'e> {
@@ -127,6 +134,7 @@ impl<'e> EventTexts<'e> {
             user_agent: text(5)?,
             rule: text(6)?,
             shadow_limit: text(7)?,
+            would_deny: text(8)?.zip(text(9)?),
         })
     }
 }

@@ -36,6 +36,7 @@ static ROUTES: LazyLock<Arc<RouteTable>> = LazyLock::new(|| Arc::new(sample::tab
 struct Case {
     allow: Vec<Entry>,
     bans: Vec<Entry>,
+    shadow_bans: Vec<Entry>,
     /// The country of the addresses from each of these on, up to the next.
     countries: BTreeMap<u8, Option<Country>>,
     rules: Vec<GeoRule>,
@@ -53,14 +54,16 @@ fn any_rule() -> impl Strategy<Value = GeoRule> {
     let mode = select(&[GeoMode::Allow, GeoMode::Deny][..]);
     let unknown = select(&[UnknownCountry::Allow, UnknownCountry::Deny][..]);
     let action = select(&[GeoAction::Forbidden, GeoAction::LegalReasons][..]);
-    (select(&NAMES[..]), prop::bool::weighted(0.3), mode, vec(any_country(), 0..3), unknown, action).prop_map(
-        |(name, global, mode, countries, unknown, action)| GeoRule {
+    let [global, shadow] = [0.3, 0.3].map(prop::bool::weighted);
+    (select(&NAMES[..]), global, mode, vec(any_country(), 0..3), unknown, action, shadow).prop_map(
+        |(name, global, mode, countries, unknown, action, shadow)| GeoRule {
             name: name.to_owned(),
             global,
             mode,
             countries,
             unknown,
             action,
+            shadow,
         },
     )
 }
@@ -80,17 +83,18 @@ fn any_settings() -> impl Strategy<Value = Settings> {
 
 prop_compose! {
     fn any_case()(
-        (allow, bans, client) in (any_entries(false, 3), any_entries(false, 8)).prop_flat_map(|(allow, bans)| {
-            let client = any_address(&[allow.clone(), bans.clone()].concat());
-            (Just(allow), Just(bans), option::weighted(0.95, client))
-        }),
+        (allow, bans, shadow_bans, client) in (any_entries(false, 3), any_entries(false, 8), any_entries(false, 8))
+            .prop_flat_map(|(allow, bans, shadow)| {
+                let client = any_address(&[allow.clone(), bans.clone(), shadow.clone()].concat());
+                (Just(allow), Just(bans), Just(shadow), option::weighted(0.95, client))
+            }),
         countries in btree_map(any::<u8>(), option::weighted(0.8, any_country()), 0..8),
         rules in vec(any_rule(), 0..6),
         country_source in prop_oneof![3 => Just(CountrySource::Table), 1 => option::of(any_country()).prop_map(CountrySource::Header)],
         path in prop_oneof![6 => select(&PATHS[..]).prop_map(|(path, _, _)| path), 1 => Just("/nowhere")],
         settings in any_settings(),
     ) -> Case {
-        Case { allow, bans, countries, rules, client, country_source, path, settings }
+        Case { allow, bans, shadow_bans, countries, rules, client, country_source, path, settings }
     }
 }
 
@@ -112,6 +116,7 @@ impl Case {
             countries: CountryTable::from_bytes(countries).unwrap(),
             geo: Arc::new(GeoRules::new(self.rules.clone())),
             routes: ROUTES.clone(),
+            shadow_bans: table(&self.shadow_bans),
             ..tables.set.clone()
         };
         Tables { set, ..tables }
@@ -146,7 +151,29 @@ impl Case {
             None => rule.unknown == UnknownCountry::Deny,
             Some(country) => listed(country) == (rule.mode == GeoMode::Deny),
         };
-        Some(denied.then_some(rule.action))
+        Some(denied.then_some(rule.action).filter(|_| !rule.shadow))
+    }
+
+    /// The same rows without those in shadow. A route may name such a rule: it denies nobody.
+    fn without_shadow(&self) -> Self {
+        let denies_nobody = |rule: &GeoRule| match rule.shadow {
+            true => GeoRule {
+                mode: GeoMode::Deny,
+                countries: Vec::new(),
+                unknown: UnknownCountry::Allow,
+                shadow: false,
+                ..rule.clone()
+            },
+            false => rule.clone(),
+        };
+        let rules = self.rules.iter().map(denies_nobody).collect();
+        Self { rules, shadow_bans: Vec::new(), ..self.clone() }
+    }
+
+    /// The same rows with those in shadow enforced. Of a client that no ban covers.
+    fn enforced(&self) -> Self {
+        let rules = self.rules.iter().map(|rule| GeoRule { shadow: false, ..rule.clone() }).collect();
+        Self { rules, bans: self.shadow_bans.clone(), shadow_bans: Vec::new(), ..self.clone() }
     }
 
     /// The status, reason and deciding rule of the denial, from the raw rows; the
@@ -307,6 +334,41 @@ proptest! {
     }
 
     #[test]
+    fn an_entry_in_shadow_changes_no_verdict_and_what_it_would_do_is_what_it_does_when_enforced(
+        case in any_case(),
+    ) {
+        let decide = |case: &Case, tables| {
+            let decision = super::decide(&case.facts(), case.country_source, tables, &case.settings, || NOW);
+            format!("{:?}", Decision { would_deny: None, ..decision })
+        };
+        let tables = case.tables();
+        let plain = case.without_shadow();
+        prop_assert_eq!(decide(&case, &tables), decide(&plain, &plain.tables()));
+
+        let decision = super::decide(&case.facts(), case.country_source, &tables, &case.settings, || NOW);
+        let is_banned = |verdict: &Verdict<'_>| {
+            matches!(verdict, Verdict::Deny(Denial { reason: Reason::IpBanned, .. }))
+        };
+        if is_banned(&decision.verdict) {
+            prop_assert_eq!(decision.would_deny, None);
+        } else {
+            let enforced = case.enforced();
+            let enforced_tables = enforced.tables();
+            let wanted = super::decide(
+                &case.facts(), case.country_source, &enforced_tables, &case.settings, || NOW,
+            );
+            let denial = match wanted.verdict {
+                Verdict::Deny(denial) => denial.rule.map(|rule| WouldDeny { reason: denial.reason, rule }),
+                Verdict::Allow(_) => None,
+            };
+            match decision.would_deny {
+                Some(_) => prop_assert_eq!(decision.would_deny, denial),
+                None => prop_assert_eq!(decision.verdict, wanted.verdict),
+            }
+        }
+    }
+
+    #[test]
     fn the_order_of_the_answers_does_not_matter(
         case in any_case(),
         unavailable in proptest::sample::subsequence(&Check::ALL[..], 0..=3),
@@ -371,12 +433,15 @@ proptest! {
         prop_assert_eq!(decided(&missing(Check::Ip), &allow(Check::Ip)), decided(&clear, &allow(Check::Ip)));
 
         // Rules of every name that any route has, and none of them denies.
-        let passes = |name: &str| RuleVerdict { name: name.to_owned(), global: true, denies: None };
+        let passes = |name: &str| RuleVerdict { name: name.to_owned(), global: true, denies: None, shadow: false };
         let verdicts: Vec<_> = NAMES.into_iter().chain(["g9"]).map(passes).collect();
         let nothing = GeoFinding::Verdicts { country: None, verdicts: &verdicts };
         let no_rule = Findings { geo: Some(Finding::Found(nothing)), ..all };
         prop_assert_eq!(decided(&missing(Check::Geo), &allow(Check::Geo)), decided(&no_rule, &allow(Check::Geo)));
-        let needed = matches!(all.ip, Some(Finding::Found(IpFinding::Clear)));
+        let needed = matches!(
+            all.ip,
+            Some(Finding::Found(IpFinding::Clear | IpFinding::ShadowBanned(_)))
+        );
         let wanted = if needed { by_nobody(Check::Geo) } else { decided(&all, &deny(Check::Geo)).verdict };
         prop_assert_eq!(decided(&missing(Check::Geo), &deny(Check::Geo)).verdict, wanted);
 

@@ -20,7 +20,7 @@ use crate::api::openapi::parameters::{DRY_RUN, WAIT_APPLIED};
 use crate::api::query::QueryParams;
 use crate::api::wait_applied::PendingWrite;
 use crate::ban_lists::check::{CheckedList, ImportRules, MAX_REFUSALS, seconds_after};
-use crate::feed::Snapshot;
+use crate::feed::{RowStatus, Snapshot};
 use crate::gateways::Applied;
 use crate::problem::{ApiResult, FieldError, Problem, ProblemCode};
 use crate::protected_networks::not_public;
@@ -232,7 +232,7 @@ fn check(snapshot: &Snapshot, asked: &ImportParams, list: &CheckedList) -> ApiRe
                       with `force` it does";
         return Err(Problem::new(ProblemCode::ListRefused, detail));
     }
-    if !snapshot.has_room_for_bans(list.bans.iter().map(|ban| ban.prefix)) {
+    if !snapshot.has_room_for_all(RowStatus::Banned, list.bans.iter().map(|ban| ban.prefix)) {
         let detail = "the table of bans has no room for all of this list: nothing was changed; remove bans that are \
                       not needed, or import blocks instead of single addresses";
         return Err(Problem::new(ProblemCode::TableFull, detail));

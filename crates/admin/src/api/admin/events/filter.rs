@@ -11,8 +11,22 @@ use crate::time;
 
 /// All parameters.
 pub const PARAMETERS: &[&str] = &[
-    "since", "until", "ip", "country", "route", "path", "status", "verdict", "reason", "method", "host",
-    "limit", "cursor", "format",
+    "since",
+    "until",
+    "ip",
+    "country",
+    "route",
+    "path",
+    "status",
+    "verdict",
+    "reason",
+    "would_deny",
+    "would_deny_rule",
+    "method",
+    "host",
+    "limit",
+    "cursor",
+    "format",
 ];
 
 /// What the gate did.
@@ -21,6 +35,11 @@ const VERDICTS: [VerdictCode; 4] =
 
 /// Reasons of events that are no denials.
 const OTHER_REASONS: [&str; 3] = ["redirect", "cors_preflight", "unknown_backend"];
+
+/// Reasons that entries in shadow have.
+const WOULD_DENY: [Reason; 2] = [Reason::IpBanned, Reason::GeoDenied];
+/// Longest name of an entry, in bytes.
+const MAX_ENTRY: usize = 253;
 
 /// The filter that `params` ask for.
 ///
@@ -39,6 +58,8 @@ pub fn read(params: &QueryParams) -> ApiResult<EventFilter> {
         status: params.get("status").map(status).transpose()?,
         verdict: params.word("verdict", &VERDICTS.map(VerdictCode::name))?.map(str::to_owned),
         reason: params.word("reason", &reasons)?.map(str::to_owned),
+        would_deny: params.word("would_deny", &WOULD_DENY.map(Reason::code))?.map(str::to_owned),
+        would_deny_rule: bounded(params, "would_deny_rule", MAX_ENTRY)?,
         method: bounded(params, "method", MAX_METHOD)?,
         host: bounded(params, "host", MAX_HOST)?,
     };

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use tidegate_policy::decide::{GeoFinding, IpFinding, Tables};
-use tidegate_policy::geo::GeoAction;
+use tidegate_policy::geo::{GeoAction, GeoOutcome};
 use tidegate_policy::limit::{Limit, LimitKey};
 use tidegate_policy::request::Facts;
 use tidegate_policy::route::RouteMatch;
@@ -14,7 +14,7 @@ use crate::feed::{RowStatus, Snapshot};
 /// The client's status in the allow list and the bans.
 #[derive(Serialize, Debug, ToSchema)]
 pub struct IpCheck {
-    /// `banned`, `allowed` or `clear`.
+    /// `banned`, `allowed`, `watched` (a ban in shadow) or `clear`.
     says: &'static str,
     /// The entry that decides.
     entry: Option<String>,
@@ -37,6 +37,7 @@ impl IpCheck {
             }
             IpFinding::Allowed(prefix) => (RowStatus::Allowed, prefix),
             IpFinding::Banned(prefix) => (RowStatus::Banned, prefix),
+            IpFinding::ShadowBanned(prefix) => (RowStatus::Watched, prefix),
         };
         let listed = snapshot.listed(&entry, says);
         Self {
@@ -70,6 +71,8 @@ struct GeoRuleResult {
     says: &'static str,
     /// Status of the answer, if the result is not `allow`.
     status: Option<u16>,
+    /// Whether it denies nobody, whatever it says.
+    shadow: bool,
 }
 
 impl GeoCheck {
@@ -77,11 +80,14 @@ impl GeoCheck {
         let named = route.map_or(&[][..], |route| route.geo);
         let rule = |name: &str, global, holds| {
             let (says, status) = match found.rule(name) {
-                Some(None) => ("allow", None),
-                Some(Some(action)) => ("deny", Some(GeoAction::status(action))),
+                Some(GeoOutcome::Allow) => ("allow", None),
+                Some(GeoOutcome::Deny(action) | GeoOutcome::WouldDeny(action)) => {
+                    ("deny", Some(GeoAction::status(action)))
+                }
                 None => ("missing", Some(500)),
             };
-            GeoRuleResult { name: name.to_owned(), global, holds, says, status }
+            let shadow = tables.geo.get(name).is_some_and(|rule| rule.shadow);
+            GeoRuleResult { name: name.to_owned(), global, holds, says, status, shadow }
         };
         let all = tables.geo.rules();
         let global = all.iter().filter(|one| one.global).map(|one| rule(&one.name, true, true));

@@ -20,6 +20,10 @@ pub struct Outcome {
     reason: Option<&'static str>,
     /// What decided: the entry of a ban or of the allow list, or a geo rule.
     rule: Option<String>,
+    /// Why the first entry in shadow would have denied it, were it enforced.
+    would_deny: Option<&'static str>,
+    /// That entry: a ban, or a geo rule.
+    would_deny_rule: Option<String>,
     route: Option<String>,
     /// The path template that matched.
     template: Option<String>,
@@ -123,6 +127,8 @@ impl Outcome {
                 (Self { verdict: "deny", status, reason, rule, ..Self::default() }, *route)
             }
         };
+        outcome.would_deny = decision.would_deny.map(|by| by.reason.code());
+        outcome.would_deny_rule = decision.would_deny.map(|by| by.rule.to_string());
         let Some(found) = found else { return outcome };
         outcome.route = Some(found.route.to_owned());
         outcome.template = found.template.map(str::to_owned);

@@ -44,8 +44,11 @@ pub fn routes() -> Endpoints {
 /// being written back into the database.
 const LARGE_WAL: u64 = 256 << 20;
 /// The tables of addresses, which have a limit of bytes.
-const ADDRESS_TABLES: [(&str, RowStatus); 2] =
-    [("bans", RowStatus::Banned), ("allowed addresses", RowStatus::Allowed)];
+const ADDRESS_TABLES: [(&str, RowStatus); 3] = [
+    ("bans", RowStatus::Banned),
+    ("allowed addresses", RowStatus::Allowed),
+    ("bans in shadow", RowStatus::Watched),
+];
 /// Rows in quarantine that are shown; all are counted.
 const SHOWN_QUARANTINE: usize = 100;
 
@@ -114,6 +117,7 @@ struct Quarantine {
 struct LeftOut {
     bans: usize,
     allow: usize,
+    shadow_bans: usize,
 }
 
 /// A row in quarantine.
@@ -391,12 +395,11 @@ fn quarantine(snapshot: &Snapshot) -> Quarantine {
             detail: format!("left out: the table of {table} is full; it has no effect until there is room"),
         })
     });
-    let bans = snapshot.left_out_count(RowStatus::Banned);
-    let allow = snapshot.left_out_count(RowStatus::Allowed);
+    let [bans, allow, shadow_bans] = ADDRESS_TABLES.map(|(_, status)| snapshot.left_out_count(status));
     let rows = snapshot.quarantine();
     Quarantine {
-        count: rows.len().saturating_add(bans).saturating_add(allow),
-        left_out: LeftOut { bans, allow },
+        count: [bans, allow, shadow_bans].into_iter().fold(rows.len(), usize::saturating_add),
+        left_out: LeftOut { bans, allow, shadow_bans },
         rows: rows.map(row).chain(left_out).take(SHOWN_QUARANTINE).collect(),
     }
 }

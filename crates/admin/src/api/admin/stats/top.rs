@@ -1,5 +1,5 @@
-//! `GET stats/top`: the most frequent addresses, countries, paths, reasons, user agents, rules and
-//! limits.
+//! `GET stats/top`: the most frequent addresses, countries, paths, reasons, user agents, rules,
+//! limits, and what entries in shadow would have denied.
 
 use axum::Json;
 use axum::extract::State;
@@ -28,8 +28,16 @@ pub fn routes() -> Endpoints {
 }
 
 /// What can be asked for.
-const KINDS: [TopOf; 7] =
-    [TopOf::Ip, TopOf::Country, TopOf::Path, TopOf::Reason, TopOf::UserAgent, TopOf::Rule, TopOf::Limit];
+const KINDS: [TopOf; 8] = [
+    TopOf::Ip,
+    TopOf::Country,
+    TopOf::Path,
+    TopOf::Reason,
+    TopOf::UserAgent,
+    TopOf::Rule,
+    TopOf::Limit,
+    TopOf::WouldDeny,
+];
 /// Values by default.
 const DEFAULT_LIMIT: usize = 20;
 /// Values at most: as many as are kept of a day.

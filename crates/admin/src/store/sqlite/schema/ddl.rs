@@ -139,7 +139,9 @@ CREATE TABLE IF NOT EXISTS events (
   complete INTEGER NOT NULL DEFAULT 1,
   given_up_at TEXT,
   template TEXT,
-  shadow_limit TEXT
+  shadow_limit TEXT,
+  would_deny TEXT,
+  would_deny_rule TEXT
 );
 CREATE INDEX IF NOT EXISTS events_timestamp ON events (timestamp);
 CREATE TABLE IF NOT EXISTS check_counts (
@@ -235,7 +237,7 @@ const EVENTS_OPEN: &str =
 const VIEW: &str = "
 CREATE VIEW IF NOT EXISTS traffic_events AS SELECT
   lower(hex(source)) AS source, number, timestamp, node, method, host, path, route, template,
-  client_ip, country, verdict, reason, rule, shadow_limit, status,
+  client_ip, country, verdict, reason, rule, shadow_limit, would_deny, would_deny_rule, status,
   duration_us / 1000.0 AS duration_ms, upstream_us / 1000.0 AS upstream_ms,
   bytes_in, bytes_out, user_agent, tunnel, tables_seq, modes, answered, mismatches, complete
 FROM events;

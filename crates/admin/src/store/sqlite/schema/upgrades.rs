@@ -8,8 +8,8 @@ use crate::store::sqlite::{audit, meta};
 pub(super) const OLDEST: i64 = 3;
 
 /// What makes the next version of each, from [`OLDEST`] on.
-const STEPS: [fn(&Connection) -> rusqlite::Result<()>; 7] =
-    [from_3, from_4, from_5, from_6, from_7, from_8, from_9];
+const STEPS: [fn(&Connection) -> rusqlite::Result<()>; 8] =
+    [from_3, from_4, from_5, from_6, from_7, from_8, from_9, from_10];
 
 /// Upgrades a database of version `found`, in the write transaction that `conn` is in.
 pub(super) fn run(conn: &Connection, found: i64) -> rusqlite::Result<()> {
@@ -76,10 +76,22 @@ fn from_9(_: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// Events say what entries in shadow would have denied. The view is created with all that is missing.
+fn from_10(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch(
+        "DROP VIEW IF EXISTS traffic_events;
+         ALTER TABLE events ADD COLUMN would_deny TEXT;
+         ALTER TABLE events ADD COLUMN would_deny_rule TEXT;",
+    )
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     /// Makes a database of version 3 with a token, a change and its audit of one of this version.
     pub(in super::super) const BACK_TO_3: &str = "
+DROP VIEW traffic_events;
+ALTER TABLE events DROP COLUMN would_deny;
+ALTER TABLE events DROP COLUMN would_deny_rule;
 DROP TRIGGER ip_monitor_updated;
 DROP TRIGGER ip_monitor_deleted;
 DROP TABLE idempotency_keys;

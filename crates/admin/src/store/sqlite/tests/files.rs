@@ -263,6 +263,8 @@ async fn the_view_is_as_people_ask_it() {
     events.events[0].modes = Some(Modes { geo: Mode::Shadow, parallel: true, ..Modes::default() });
     events.events[0].template = Some("/repos/{owner}".to_owned());
     events.events[0].shadow_limit = Some("logins".to_owned());
+    events.events[0].would_deny = Some("ip_banned".to_owned());
+    events.events[0].would_deny_rule = Some("192.0.2.0/24".to_owned());
     events.events[0].answered.geo = Answered::Direct;
     let (direct, cached) = ("DE".to_owned(), "none".to_owned());
     events.events[0].mismatches =
@@ -277,6 +279,7 @@ async fn the_view_is_as_people_ask_it() {
         "source = '000000000000000000000000000000ab' AND number = 1 AND node = 'node-1' AND host IS NULL
                AND path = '/\u{fffd}' AND duration_ms = 1.5 AND client_ip = '2001:db8::1' AND country = 'DE'
                AND template = '/repos/{owner}' AND shadow_limit = 'logins'
+               AND would_deny = 'ip_banned' AND would_deny_rule = '192.0.2.0/24'
                AND modes = 'ip=direct,geo=shadow,route=direct,parallel=on,async=off'
                AND answered = 'ip=unneeded,geo=direct,route=unneeded'
                AND mismatches ->> '$[0].check' = 'geo' AND mismatches ->> '$[0].direct' = 'DE'
