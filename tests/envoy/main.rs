@@ -52,6 +52,7 @@ mod rewritten_module;
 mod rolling;
 mod routes;
 mod shadow;
+mod shadow_entries;
 mod sync_events;
 mod trap;
 mod unavailable;

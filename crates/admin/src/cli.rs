@@ -81,7 +81,7 @@ enum Command {
     Ban(addresses::BanArgs),
     /// Remove the bans of exactly these addresses or blocks.
     Unban(addresses::RemoveArgs),
-    /// Print, import and export the bans.
+    /// Print, import and export the bans, and enforce those in shadow.
     #[command(subcommand)]
     Bans(bans::BansCommand),
     /// Put addresses or blocks on the allow list: they skip bans and geo rules.

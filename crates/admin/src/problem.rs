@@ -79,6 +79,8 @@ problem_codes! {
         "no such path";
     NotBanned = "not_banned", NOT_FOUND, "This is not banned",
         "unban: there is no ban of exactly this address or block";
+    NotInShadow = "not_in_shadow", NOT_FOUND, "There is no such ban in shadow",
+        "enforce: there is no ban of exactly this address or block in shadow, or none of this source";
     NotOnAllowList = "not_on_allow_list", NOT_FOUND, "This is not on the allow list",
         "there is no entry of exactly this address or block on the allow list";
     RouteNotFound = "route_not_found", NOT_FOUND, "There is no route of this name",

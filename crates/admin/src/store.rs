@@ -38,8 +38,8 @@ pub use auto_bans::{RuleBan, RuleBans};
 pub use ban_import::{BanImport, ImportCounts, ImportedBan};
 pub use ban_source::{FetchedSource, NewSet, SetOrigin, SourceState, SourceStatus};
 pub use change::{
-    Author, COMMAND_LINE, Change, CommitOptions, Committed, IdempotencyKey, KeptRequest, RULES, Restored,
-    RestoredTable, SOURCES, SQL, TOKEN_FILES, Unchanged, UnchangedRows,
+    Author, BanMode, COMMAND_LINE, Change, CommitOptions, Committed, IdempotencyKey, KeptRequest, RULES,
+    Restored, RestoredTable, SOURCES, SQL, ShadowBans, TOKEN_FILES, Unchanged, UnchangedRows,
 };
 pub use event_query::{EventFilter, EventPage, EventPosition, EventRow, EventTail};
 pub use health::{DiskSpace, StoreFault, StoreHealth, StoreOperation};

@@ -33,6 +33,9 @@ pub struct EntryArgs {
 pub struct BanArgs {
     #[command(flatten)]
     entry: EntryArgs,
+    /// Only record which requests it would deny, and deny none.
+    #[arg(long)]
+    shadow: bool,
     /// Ban it although its network is protected, or on the allow list.
     #[arg(long)]
     force: bool,
@@ -70,10 +73,13 @@ pub enum ListCommand {
 /// # Errors
 /// When one was refused; the others are banned.
 pub async fn ban(args: &BanArgs) -> anyhow::Result<()> {
-    let BanArgs { entry, force } = args;
+    let BanArgs { entry, shadow, force } = args;
     let requests = entry.addresses.iter().map(|address| {
         let mut body = entry.fields(*force);
         body.insert("ip".to_owned(), address.to_string().into());
+        if *shadow {
+            body.insert("mode".to_owned(), "shadow".into());
+        }
         Request {
             address,
             method: Method::POST,
@@ -96,6 +102,20 @@ pub async fn unban(args: &RemoveArgs) -> anyhow::Result<()> {
         body: Some(json!({ "ip": address.to_string() })),
     });
     send(requests, &args.change).await
+}
+
+/// Makes bans in shadow deny.
+///
+/// # Errors
+/// When one was refused; the others deny.
+pub async fn enforce(addresses: &[Prefix], force: bool, change: &ChangeArgs) -> anyhow::Result<()> {
+    let requests = addresses.iter().map(|address| Request {
+        address,
+        method: Method::POST,
+        path: "/api/admin/bans/enforce".to_owned(),
+        body: Some(json!({ "ip": address.to_string(), "force": force })),
+    });
+    send(requests, change).await
 }
 
 /// Puts addresses on the allow list.
@@ -135,13 +155,8 @@ pub async fn list(api: &ApiArgs, status: &str) -> anyhow::Result<()> {
     let filter = [("status", status)];
     let answer = json!({ "items": api.client()?.list("/api/admin/ip-monitor", &filter).await? });
     let rows = items(&answer).map(|entry| {
-        let until = match &entry["until"] {
-            Value::Null => "for ever".to_owned(),
-            end if entry["expired"] == true => format!("{} (over)", cell(end)),
-            end => cell(end),
-        };
         let [ip, since, source, reason] = ["ip", "since", "source", "reason"].map(|name| cell(&entry[name]));
-        [ip, since, until, cell(&entry["requests_seen"]["count"]), source, reason]
+        [ip, since, until(entry), cell(&entry["requests_seen"]["count"]), source, reason]
     });
     api.output.print(&answer, || table(["address", "since", "until", "requests", "source", "reason"], rows))
 }
@@ -191,6 +206,33 @@ async fn send(requests: impl Iterator<Item = Request<'_>>, change: &ChangeArgs) 
     Ok(())
 }
 
+/// Prints all bans in shadow, and the requests that each would have denied.
+///
+/// # Errors
+/// When the service does not answer.
+pub async fn list_shadow(api: &ApiArgs) -> anyhow::Result<()> {
+    let filter = [("status", "watched")];
+    let answer = json!({ "items": api.client()?.list("/api/admin/ip-monitor", &filter).await? });
+    let rows = items(&answer).map(|entry| {
+        let hits = &entry["would_deny"];
+        let requests = if hits.is_null() { "0".to_owned() } else { cell(&hits["requests"]) };
+        let [address, since, source, reason] =
+            ["ip", "since", "source", "reason"].map(|name| cell(&entry[name]));
+        [address, since, until(entry), requests, cell(&hits["last_seen"]), source, reason]
+    });
+    let headings = ["address", "since", "until", "would deny", "last", "source", "reason"];
+    api.output.print(&answer, || table(headings, rows))
+}
+
+/// Until when an entry holds, in words.
+fn until(entry: &Value) -> String {
+    match &entry["until"] {
+        Value::Null => "for ever".to_owned(),
+        end if entry["expired"] == true => format!("{} (over)", cell(end)),
+        end => cell(end),
+    }
+}
+
 /// What holds for an address now, in words.
 fn said(answer: &Value) -> String {
     let (ip, status) = (cell(&answer["ip"]), cell(&answer["status"]));
@@ -199,6 +241,10 @@ fn said(answer: &Value) -> String {
         Some(entry) if entry != ip => format!(" by {entry}"),
         _ => String::new(),
     };
-    let status = if status == "none" { "neither banned nor allowed".to_owned() } else { status };
+    let status = match status.as_str() {
+        "none" => "neither banned nor allowed".to_owned(),
+        "watched" => "banned in shadow".to_owned(),
+        _ => status,
+    };
     format!("{ip} is {status}{by}{until}; {}\n", applied(answer))
 }

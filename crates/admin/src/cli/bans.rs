@@ -1,10 +1,11 @@
-//! `tidegate bans`: print, import and export them.
+//! `tidegate bans`: print, import and export them, and enforce those in shadow.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
+use tidegate_policy::address::Prefix;
 
 use super::addresses;
 use super::api_args::{ApiArgs, ChangeArgs, span};
@@ -19,12 +20,40 @@ const SOME_REFUSED: u8 = 3;
 #[derive(clap::Subcommand, Debug)]
 pub enum BansCommand {
     /// Print all bans, expired ones included until they are removed.
-    List(ApiArgs),
+    List(ListArgs),
     /// Ban what a list has: all at once, or nothing. docs/BANS.md has the formats. Exits with 0 if all
     /// entries were taken, 3 if some were refused (they are printed), 1 if nothing was changed.
     Import(ImportArgs),
     /// Print the bans that are in force as a list that can be imported.
     Export(BanExportArgs),
+    /// Make bans in shadow deny.
+    Enforce(EnforceArgs),
+}
+
+/// Options of `tidegate bans list`.
+#[derive(clap::Args, Debug)]
+pub struct ListArgs {
+    /// Print the bans in shadow, and how many requests of the last 30 days each would have denied.
+    #[arg(long)]
+    shadow: bool,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+/// Options of `tidegate bans enforce`.
+#[derive(clap::Args, Debug)]
+pub struct EnforceArgs {
+    /// Addresses or blocks of bans in shadow.
+    #[arg(required_unless_present = "source", value_name = "ADDRESS")]
+    addresses: Vec<Prefix>,
+    /// All that this source has in shadow.
+    #[arg(long, value_name = "NAME", conflicts_with = "addresses")]
+    source: Option<String>,
+    /// Enforce a ban although its network is protected, or on the allow list.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    change: ChangeArgs,
 }
 
 /// Options of `tidegate bans import`.
@@ -51,6 +80,9 @@ pub struct ImportArgs {
     /// Skip entries with a lower score.
     #[arg(long, value_name = "NUMBER")]
     min_score: Option<f64>,
+    /// Only record which requests the bans would deny, and deny none.
+    #[arg(long)]
+    shadow: bool,
     /// Only print what would be changed.
     #[arg(long)]
     dry_run: bool,
@@ -73,6 +105,9 @@ pub struct BanExportArgs {
     /// Only the bans of this source.
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
+    /// The bans in shadow.
+    #[arg(long)]
+    shadow: bool,
     #[command(flatten)]
     access: AccessArgs,
 }
@@ -80,9 +115,10 @@ pub struct BanExportArgs {
 /// Runs the command.
 pub fn run(command: &BansCommand) -> ExitCode {
     let done = match command {
-        BansCommand::List(api) => block_on(addresses::list(api, "banned")).map(|()| false),
+        BansCommand::List(args) => block_on(list(args)).map(|()| false),
         BansCommand::Import(args) => block_on_import(args),
         BansCommand::Export(args) => block_on(export(args)).map(|()| false),
+        BansCommand::Enforce(args) => block_on(enforce(args)).map(|()| false),
     };
     match done {
         Ok(false) => ExitCode::SUCCESS,
@@ -130,7 +166,12 @@ impl ImportArgs {
             ("mode", self.replace.then(|| "replace".to_owned())),
         ];
         query.extend_pairs(texts.into_iter().filter_map(|(name, text)| Some((name, text?))));
-        let flags = [("dry_run", self.dry_run), ("strict", self.strict), ("force", self.force)];
+        let flags = [
+            ("shadow", self.shadow),
+            ("dry_run", self.dry_run),
+            ("strict", self.strict),
+            ("force", self.force),
+        ];
         query.extend_pairs(flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| (name, "true")));
         format!("/api/admin/bans/import?{}", query.finish())
     }
@@ -155,10 +196,31 @@ fn said(answer: &Value) -> String {
     )
 }
 
+async fn list(args: &ListArgs) -> anyhow::Result<()> {
+    match args.shadow {
+        true => addresses::list_shadow(&args.api).await,
+        false => addresses::list(&args.api, "banned").await,
+    }
+}
+
+async fn enforce(args: &EnforceArgs) -> anyhow::Result<()> {
+    let Some(source) = &args.source else {
+        return addresses::enforce(&args.addresses, args.force, &args.change).await;
+    };
+    let (client, body) = (args.change.api.client()?, json!({ "source": source }));
+    let answer = args.change.change(&client, Method::POST, "/api/admin/bans/enforce", Some(&body)).await?;
+    let said = |answer: &Value| {
+        let (source, rows) = (cell(&answer["source"]), cell(&answer["rows"]));
+        format!("{rows} bans of {source} deny from now on; {}\n", applied(answer))
+    };
+    args.change.api.output.print(&answer, || said(&answer))
+}
+
 async fn export(args: &BanExportArgs) -> anyhow::Result<()> {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("format", &args.format);
     query.extend_pairs(args.source.iter().map(|source| ("source", source)));
+    query.extend_pairs(args.shadow.then_some(("shadow", "true")));
     let target = format!("/api/admin/bans/export?{}", query.finish());
     ApiClient::new(&args.access)?.download(Method::GET, &target, line_stream()).await?;
     Ok(())

@@ -8,7 +8,7 @@ use tidegate_policy::address::Prefix;
 
 use super::clock::{self, Millis};
 use super::row_index::UnreadableRow;
-use crate::store::{IpRow, time_text};
+use crate::store::{BanMode, IpRow, time_text};
 
 /// Status of a row.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -24,6 +24,15 @@ pub enum RowStatus {
 impl RowStatus {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Banned, Self::Allowed, Self::Watched];
+
+    /// The status of a ban in this mode.
+    #[must_use]
+    pub fn of_ban(mode: BanMode) -> Self {
+        match mode {
+            BanMode::Enforce => Self::Banned,
+            BanMode::Shadow => Self::Watched,
+        }
+    }
 
     /// Reads the text in the database; case does not matter.
     fn read(word: &str) -> Option<Self> {

@@ -7,6 +7,8 @@ use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
 use utoipa::ToSchema;
 
+use super::change::BanMode;
+
 /// Bans that are written together, in one transaction.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct BanImport {
@@ -14,6 +16,8 @@ pub struct BanImport {
     pub source: Option<String>,
     /// Remove the bans of this source that are not among these.
     pub replaces: bool,
+    /// Whether they deny.
+    pub mode: BanMode,
     /// In the order of their prefixes, each once.
     pub bans: Vec<ImportedBan>,
 }

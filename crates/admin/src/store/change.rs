@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tidegate_policy::address::Prefix;
 use utoipa::ToSchema;
 
@@ -12,6 +12,43 @@ use super::ban_import::{BanImport, ImportCounts};
 use super::ban_source::FetchedSource;
 use super::tables::{DocumentKind, StoreTable};
 use super::tokens::TokenRow;
+
+/// Whether a ban denies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BanMode {
+    /// It does.
+    #[default]
+    Enforce,
+    /// It does not: what it would deny is recorded.
+    Shadow,
+}
+
+impl BanMode {
+    /// The status of its row in `ip_monitor`.
+    #[must_use]
+    pub const fn status(self) -> &'static str {
+        match self {
+            Self::Enforce => "banned",
+            Self::Shadow => "watched",
+        }
+    }
+
+    /// The mode of a ban with this status; `None`: that is no ban.
+    #[must_use]
+    pub fn of_status(status: &str) -> Option<Self> {
+        [Self::Enforce, Self::Shadow].into_iter().find(|mode| mode.status().eq_ignore_ascii_case(status))
+    }
+}
+
+/// Which bans in shadow.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ShadowBans {
+    /// Those of these prefixes, by the keys of their rows, canonical or raw.
+    Keys(Vec<String>),
+    /// Those of a source.
+    Source(String),
+}
 
 /// Condition of a write: no row of `tables` was changed after `since`, by the service or by
 /// another program.
@@ -54,14 +91,18 @@ pub enum Change {
         reason: Option<String>,
         /// `YYYY-MM-DD HH:MM:SS.mmm`, UTC; `None`: never.
         expires_at: Option<String>,
+        /// Whether it denies.
+        mode: BanMode,
         /// Write nothing if a row allows exactly this prefix.
         unless_allowed: bool,
     },
-    /// Remove every row with status `banned` that means one of these prefixes, in any spelling.
+    /// Remove every row with status `banned` or `watched` that means one of these prefixes, in any spelling.
     Unban {
         /// Keys of the prefixes, canonical or raw.
         keys: Vec<String>,
     },
+    /// Make bans in shadow deny: of a source's row, those of other sources are released.
+    EnforceBans(ShadowBans),
     /// Put a prefix on the allow list. The new row replaces every other row that means the same
     /// prefix, a ban as well.
     Allow {

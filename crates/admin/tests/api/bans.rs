@@ -51,14 +51,14 @@ async fn a_block_covers_and_an_allowance_beats_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unban_removes_every_spelling_also_right_after_it_was_written() {
+async fn unban_removes_every_spelling_and_what_is_in_shadow_also_right_after_it_was_written() {
     let service = TestService::start().await;
     service.sql(
         "INSERT INTO ip_monitor (ip, status) VALUES ('9.9.9.9', 'banned'), ('9.9.9.9/32', 'banned'),
          ('::ffff:9.9.9.9', 'watched')",
     );
     let lifted = service.post(UNBAN, r#"{"ip": "::ffff:9.9.9.9"}"#).await.ok();
-    has(&lifted, json!({"rows": 2, "status": "watched"}));
+    has(&lifted, json!({"rows": 3, "status": "none"}));
     service.post(UNBAN, r#"{"ip": "9.9.9.9"}"#).await.problem(404, "not_banned");
 }
 

@@ -97,7 +97,7 @@ async fn each_check_says_what_it_finds_and_the_first_denial_decides() {
     );
     let rule = |name: &str, global: bool, holds: bool, says: &str, status: Value| {
         json!({
-        "name": name, "global": global, "holds": holds, "says": says, "status": status})
+        "name": name, "global": global, "holds": holds, "says": says, "status": status, "shadow": false})
     };
     assert_eq!(
         said["checks"]["geo"],

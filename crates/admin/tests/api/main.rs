@@ -43,6 +43,7 @@ mod route_files;
 mod routes;
 mod schemathesis;
 mod settings;
+mod shadow_entries;
 mod sources;
 mod stats;
 mod stopping;

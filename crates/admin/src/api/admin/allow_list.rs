@@ -205,7 +205,8 @@ pub async fn disallow(
         tracing::info!(by = %author.name, version = %written.version, "removed from the allow list");
         tracing::debug!(ip = %prefix, "what was removed from the allow list");
     }
-    let now = AddressStatus::without(&*app.current().await, &prefix, RowStatus::Allowed, time::now_seconds());
+    let now =
+        AddressStatus::without(&*app.current().await, &prefix, &[RowStatus::Allowed], time::now_seconds());
     Ok(Json(Disallowed { rows: committed.rows, now, written }))
 }
 

@@ -1,5 +1,6 @@
-//! `bans/import` and `bans/export`: many bans at once.
+//! `bans/import` and `bans/export`: many bans at once. `bans/enforce`: bans in shadow deny from now on.
 
+mod enforce;
 mod export;
 mod import;
 mod list_body;
@@ -27,6 +28,7 @@ pub fn routes() -> Endpoints {
             &query::LIST_FORMAT,
             &query::SOURCE,
             &query::MODE,
+            &query::SHADOW,
             &query::TTL,
             &query::BAN_REASON,
             &query::MIN_SCORE,
@@ -37,12 +39,28 @@ pub fn routes() -> Endpoints {
         ])
         .answers::<import::BanImportAnswer>()
         .problems(&[ProblemCode::NotAList, ProblemCode::ListRefused, ProblemCode::TableFull]);
-    let exports = About::new("Answers the bans that are in force as a list")
-        .query(&[&query::EXPORT_FORMAT, &query::SOURCE]);
+    let exports = About::new("Answers the bans that are in force as a list").query(&[
+        &query::EXPORT_FORMAT,
+        &query::SOURCE,
+        &query::SHADOW,
+    ]);
     let exports = export::CONTENT_TYPES
         .iter()
         .fold(exports, |about, media| about.answers_with(200, "the list", Some((*media, json!({})))));
+    let enforces = About::new("Makes a ban in shadow deny, or all that a source has in shadow")
+        .query(&[&query::WAIT_APPLIED, &query::DRY_RUN])
+        .takes::<enforce::EnforceRequest>(json!({"ip": "203.0.113.0/24"}))
+        .answers::<enforce::Enforced>()
+        .once_per_key()
+        .problems(&[
+            ProblemCode::NotInShadow,
+            ProblemCode::ProtectedNetwork,
+            ProblemCode::AddressAllowed,
+            ProblemCode::TableFull,
+        ]);
     Endpoints::default()
+        .post(Role::Operate, "/api/admin/bans/enforce", enforce::enforce)
+        .about(enforces)
         .post(Role::Operate, "/api/admin/bans/import", import::import)
         .about(imports)
         .get(Role::Read, "/api/admin/bans/export", export::export)

@@ -1,7 +1,8 @@
-//! `GET ip-monitor`: which addresses are banned, allowed or watched, and why; and how many
+//! `GET ip-monitor`: which addresses are banned, in shadow or not, or allowed, and why; and how many
 //! requests came from them.
 
 mod requests_seen;
+mod shadow_hits;
 
 use std::net::IpAddr;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -28,6 +29,7 @@ use crate::feed::{ListedPrefix, RowStatus, Snapshot};
 use crate::problem::{ApiResult, Problem};
 use crate::time;
 use requests_seen::{RequestsSeen, Top};
+use shadow_hits::ShadowHits;
 
 /// The paths here.
 pub fn routes() -> Endpoints {
@@ -56,7 +58,7 @@ const MAX_LIMIT: usize = 1_000;
 pub struct AddressStatus {
     /// In canonical form.
     pub ip: String,
-    /// `banned`, `allowed`, `watched` or `none`.
+    /// `banned`, `allowed`, `watched` (a ban in shadow) or `none`.
     pub status: &'static str,
     /// The entry that decides: the address itself or a block around it.
     pub entry: Option<String>,
@@ -77,10 +79,10 @@ impl AddressStatus {
         Self::of_entries(snapshot, prefix, now, |_| true)
     }
 
-    /// The same once there is no row of exactly `prefix` with `status`; what only sources have stays.
-    pub fn without(snapshot: &Snapshot, prefix: &Prefix, status: RowStatus, now: UnixSeconds) -> Self {
+    /// The same once there is no row of exactly `prefix` with one of `statuses`; what only sources have stays.
+    pub fn without(snapshot: &Snapshot, prefix: &Prefix, statuses: &[RowStatus], now: UnixSeconds) -> Self {
         Self::of_entries(snapshot, prefix, now, |listed| {
-            listed.prefix != *prefix || listed.status != status || listed.keys.is_empty()
+            listed.prefix != *prefix || !statuses.contains(&listed.status) || listed.keys.is_empty()
         })
     }
 
@@ -189,6 +191,9 @@ pub struct Entry {
     /// Keys of its rows: one address can be written in several ways; none of what only sources have.
     rows: Vec<String>,
     requests_seen: Option<RequestsSeen>,
+    /// Of a ban in shadow: the requests that it would have denied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    would_deny: Option<ShadowHits>,
 }
 
 impl Entry {
@@ -212,6 +217,7 @@ impl Entry {
             source: listed.source.as_deref().map(str::to_owned),
             rows: listed.keys,
             requests_seen: None,
+            would_deny: None,
         }
     }
 }
@@ -252,6 +258,7 @@ pub async fn entries(
     let from = params.get("cursor").map(Position::read).transpose()?.unwrap_or_default();
     let mut page = page(&*app.current().await, status, limit, from, time::now_seconds());
     requests_seen::fill(app, &mut page.items).await?;
+    shadow_hits::fill(app, &mut page.items).await?;
     Ok(page)
 }
 

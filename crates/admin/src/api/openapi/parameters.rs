@@ -36,6 +36,7 @@ parameters! {
     EXPORT_FORMAT = "format", r#"{"type": "string", "enum": ["plain", "csv", "json", "jsonl", "sql"], "default": "plain"}"#, "The format";
     SOURCE = "source", r#"{"type": "string", "pattern": "^[a-z0-9._-]{1,63}$"}"#, "Whose list it is";
     MODE = "mode", r#"{"type": "string", "enum": ["add", "replace"], "default": "add"}"#, "replace: bans of the source that the list does not have are removed";
+    SHADOW = "shadow", BOOLEAN, "The bans are in shadow: they deny nobody, and what they would deny is recorded";
     TTL = "ttl", SPAN, "For how long, where an entry does not say";
     BAN_REASON = "reason", r#"{"type": "string", "maxLength": 1000}"#, "Why, where an entry does not say";
     MIN_SCORE = "min_score", r#"{"type": "number"}"#, "Entries with a lower score are skipped";

@@ -25,7 +25,7 @@ use super::memory::{document, one_run};
 use super::tiny;
 use crate::feed::{Feed, FeedOptions, Snapshot, direct_rows};
 use crate::store::sqlite::{Options, SqliteStore};
-use crate::store::{Change, Store, TableStore};
+use crate::store::{BanMode, Change, Store, TableStore};
 
 /// 2026-11-23; every expiry that is written here is in 2030 or long past.
 const NOW: u32 = 1_795_456_800;
@@ -146,12 +146,10 @@ fn naive_ip(kept: &Kept, client: IpAddr) -> IpFinding {
         let prefixes = said.filter_map(|(ip, _)| ip.parse::<Prefix>().ok());
         prefixes.filter(|prefix| prefix.contains(client)).max_by_key(Prefix::len)
     };
-    let kinds: [(_, fn(Prefix) -> IpFinding); 3] = [
-        ("allowed", IpFinding::Allowed),
-        ("banned", IpFinding::Banned),
-        ("watched", IpFinding::ShadowBanned),
-    ];
-    let found = kinds.into_iter().find_map(|(status, finding)| longest(status).map(finding));
+    let allowed = longest("allowed").map(IpFinding::Allowed);
+    let banned = || longest("banned").map(IpFinding::Banned);
+    let in_shadow = || longest("watched").map(IpFinding::ShadowBanned);
+    let found = allowed.or_else(banned).or_else(in_shadow);
     found.unwrap_or(IpFinding::Clear)
 }
 
@@ -287,7 +285,13 @@ async fn run(ops: Vec<Op>) {
                     KEYS[key].parse().map_or("192.0.2.9".to_owned(), |prefix: Prefix| prefix.to_string());
                 store
                     .commit(
-                        Change::Ban { ip, reason: None, expires_at: None, unless_allowed: false },
+                        Change::Ban {
+                            ip,
+                            reason: None,
+                            expires_at: None,
+                            mode: BanMode::Enforce,
+                            unless_allowed: false,
+                        },
                         &"test".into(),
                     )
                     .await

@@ -13,7 +13,9 @@ use super::audit::Auditor;
 use super::integers::to_sql;
 use super::rows;
 use super::{ban_import, ip_monitor};
-use crate::store::{BanImport, ImportCounts, ImportedBan, IpRow, RuleBan, RuleBans, StoreTable, time_text};
+use crate::store::{
+    BanImport, BanMode, ImportCounts, ImportedBan, IpRow, RuleBan, RuleBans, StoreTable, time_text,
+};
 
 /// Prefixes whose bans are remembered; those that would be forgotten soonest go first.
 const MAX_REMEMBERED: i64 = 100_000;
@@ -81,6 +83,7 @@ fn put_one(
     let import = BanImport {
         source: Some(source),
         replaces: false,
+        mode: BanMode::Enforce,
         bans: vec![ImportedBan { prefix: ban.prefix, expires, reason }],
     };
     let rows = ban_import::put_one(audit.conn, &import, now, audit.now)?;

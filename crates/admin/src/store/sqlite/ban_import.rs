@@ -16,7 +16,9 @@ use super::change_log::{is_unchanged, reason_to_reload};
 use super::integers::to_sql;
 use super::rows::text;
 use super::schema::{RELOAD, read_state};
-use crate::store::{BanImport, IMPORTED, ImportCounts, ImportedBan, StoreTable, Unchanged, time_text};
+use crate::store::{
+    BanImport, BanMode, IMPORTED, ImportCounts, ImportedBan, StoreTable, Unchanged, time_text,
+};
 
 /// More rows than this are written without their triggers, which are as dear as the rows: the change
 /// log says once that all rows are to be read again.
@@ -182,11 +184,27 @@ impl Planner<'_> {
             return Ok(Some(Step::Allowed { index }));
         }
         let is_over = held.end().is_some_and(|end| end <= self.now);
-        if is_over || !held.status.eq_ignore_ascii_case("banned") {
-            return Ok(Some(Step::Put { index, is_new: true, row: None }));
+        match (BanMode::of_status(&held.status).filter(|_| !is_over), self.import.mode) {
+            (Some(BanMode::Enforce), BanMode::Shadow) => return Ok(self.taken_into_shadow(index, ban, &held)),
+            (Some(mode), wanted) if mode == wanted => {}
+            _ => return Ok(Some(Step::Put { index, is_new: true, row: None })),
         }
         let merged = self.merged(ban, &held);
         Ok(merged.map(|row| Step::Put { index, is_new: false, row: row.map(Box::new) }))
+    }
+
+    /// What becomes of a ban that denies, of which the import says that it is in shadow: it goes on
+    /// denying if it is somebody else's, too.
+    fn taken_into_shadow(&self, index: usize, ban: &ImportedBan, held: &HeldBan) -> Option<Step> {
+        let name = self.import.source.as_deref()?;
+        if !held.sources().any(|held| held == name) {
+            return None;
+        }
+        let others: Vec<&str> = held.sources().filter(|held| *held != name).collect();
+        Some(match others.as_slice() {
+            [] => Step::Put { index, is_new: false, row: None },
+            others => Step::Release(ban.prefix.to_string(), others.join(",")),
+        })
     }
 
     /// What becomes of a ban that is held already: `None`: it stays; `Some(None)`: it becomes the
@@ -223,7 +241,7 @@ impl Planner<'_> {
     /// What becomes of a row that its source no longer has.
     fn of_gone(&self, key: &str, held: &HeldBan) -> Option<Step> {
         let name = self.import.source.as_deref().filter(|_| self.import.replaces)?;
-        let is_mine = held.sources().any(|held| held == name) && held.status.eq_ignore_ascii_case("banned");
+        let is_mine = held.sources().any(|held| held == name) && BanMode::of_status(&held.status).is_some();
         let is_listed = key.parse().is_ok_and(|prefix| self.import.position(&prefix).is_some());
         if !is_mine || is_listed {
             return None;
@@ -293,31 +311,38 @@ pub(super) fn apply(
     let conn = audit.conn;
     let newer = plan.up_to_date(conn, import)?;
     let plan = newer.as_ref().unwrap_or(plan);
-    let is_large = plan.steps.len() > MOST_LOGGED;
-    if is_large {
-        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
-    }
-    let written = write(conn, import, &plan.steps, audit.now);
-    if is_large {
-        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, true)?;
-    }
-    let written = written?;
-    if is_large {
-        conn.execute("INSERT INTO change_log (tbl, key) VALUES (?1, ?2)", [RELOAD, IMPORTED])?;
-    }
+    let written = logged_at_once(conn, plan.steps.len(), || write(conn, import, &plan.steps, audit.now))?;
     let counts = plan.counts(import);
     if written > 0 {
         let name = import.source.as_deref().unwrap_or("*");
-        let told = json!({ "replaced": import.replaces, "counts": counts }).to_string();
+        let told = json!({ "replaced": import.replaces, "mode": import.mode, "counts": counts }).to_string();
         audit.write_several("import", name, None, Some(told), Some(written as u64))?;
     }
     Ok((counts, written))
 }
 
+/// Runs `write`, which changes so many rows. If they are very many, the change log has one entry for
+/// all of them.
+pub(super) fn logged_at_once<T>(
+    conn: &Connection,
+    rows: usize,
+    write: impl FnOnce() -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    if rows <= MOST_LOGGED {
+        return write();
+    }
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    let written = write();
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, true)?;
+    let written = written?;
+    conn.execute("INSERT INTO change_log (tbl, key) VALUES (?1, ?2)", [RELOAD, IMPORTED])?;
+    Ok(written)
+}
+
 fn write(conn: &Connection, import: &BanImport, steps: &[Step], now: &str) -> rusqlite::Result<usize> {
     let mut put = conn.prepare_cached(
         "INSERT INTO ip_monitor (ip, status, reason, created_at, updated_at, expires_at, source)
-         VALUES (?1, 'banned', ?2, ?3, ?3, ?4, ?5)
+         VALUES (?1, ?6, ?2, ?3, ?3, ?4, ?5)
          ON CONFLICT (ip) DO UPDATE SET status = excluded.status, reason = excluded.reason,
            updated_at = excluded.updated_at, expires_at = excluded.expires_at, source = excluded.source",
     )?;
@@ -325,6 +350,7 @@ fn write(conn: &Connection, import: &BanImport, steps: &[Step], now: &str) -> ru
     let mut release = conn.prepare_cached("UPDATE ip_monitor SET source = ?2 WHERE ip = ?1")?;
     // Most ends are the same.
     let mut end: (Option<UnixSeconds>, Option<String>) = (None, None);
+    let status = import.mode.status();
     let mut written = 0;
     for step in steps {
         written += match step {
@@ -332,12 +358,14 @@ fn write(conn: &Connection, import: &BanImport, steps: &[Step], now: &str) -> ru
                 let Some(ban) = import.bans.get(*index) else { continue };
                 let ip = ban.prefix.to_string();
                 match row {
-                    Some(row) => put.execute(params![ip, row.reason, now, row.expires_at, row.source])?,
+                    Some(row) => {
+                        put.execute(params![ip, row.reason, now, row.expires_at, row.source, status])?
+                    }
                     None => {
                         if end.0 != ban.expires {
                             end = (ban.expires, ban.expires.map(|seconds| time_text::from_ms(ms(seconds))));
                         }
-                        put.execute(params![ip, ban.reason.as_deref(), now, end.1, import.source])?
+                        put.execute(params![ip, ban.reason.as_deref(), now, end.1, import.source, status])?
                     }
                 }
             }
@@ -363,7 +391,7 @@ mod tests {
                 "INSERT INTO ip_monitor (ip, source) VALUES ('9.9.9.9', 'a'), ('9.9.9.9/32', 'a'), ('8.8.8.8', 'a')",
             )
             .unwrap();
-            let import = BanImport { source: Some("a".to_owned()), replaces: true, bans: Vec::new() };
+            let import = BanImport { source: Some("a".to_owned()), replaces: true, ..BanImport::default() };
             let plan = ImportPlan::make(&conn, &import).unwrap();
             conn.execute("UPDATE ip_monitor SET reason = 'new' WHERE ip = ?1", [changed]).unwrap();
             let by = "test".into();

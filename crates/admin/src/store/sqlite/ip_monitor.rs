@@ -6,9 +6,10 @@ use tidegate_policy::address::Prefix;
 
 use super::aliases::AddressAliases;
 use super::audit::Auditor;
+use super::ban_import;
 use super::rows::{self, KeyedRow, text};
 use super::schema::read_state;
-use crate::store::{IpRow, StoreTable, time_text};
+use crate::store::{BanMode, IpRow, ShadowBans, StoreTable, time_text};
 
 impl KeyedRow for IpRow {
     const COLUMNS: &[&str] = &["ip", "status", "reason", "created_at", "updated_at", "expires_at", "source"];
@@ -46,7 +47,7 @@ pub(super) fn audit_json(row: &IpRow) -> String {
 /// The lists of addresses that the API writes.
 #[derive(Clone, Copy)]
 pub(super) enum List {
-    Bans,
+    Bans(BanMode),
     Allowed,
 }
 
@@ -54,23 +55,23 @@ impl List {
     /// The status of its rows.
     fn status(self) -> &'static str {
         match self {
-            Self::Bans => "banned",
+            Self::Bans(mode) => mode.status(),
             Self::Allowed => "allowed",
         }
     }
 
     /// Statuses of rows that are certainly not on it.
-    fn others(self) -> [&'static str; 2] {
+    fn others(self) -> &'static [&'static str] {
         match self {
-            Self::Bans => ["allowed", "watched"],
-            Self::Allowed => ["banned", "watched"],
+            Self::Bans(_) => &["allowed"],
+            Self::Allowed => &["banned", "watched"],
         }
     }
 
     /// What the audit calls an entry that was written, and one that was removed.
     fn audit_kinds(self) -> [&'static str; 2] {
         match self {
-            Self::Bans => ["ban", "unban"],
+            Self::Bans(_) => ["ban", "unban"],
             Self::Allowed => ["allow", "disallow"],
         }
     }
@@ -162,6 +163,61 @@ fn remove_row(audit: &Auditor<'_>, list: List, key: &str) -> rusqlite::Result<us
     let [_, kind] = list.audit_kinds();
     audit.write(kind, key, Some(audit_json(&was)), None)?;
     Ok(gone)
+}
+
+/// Makes bans in shadow deny. Returns the number of rows.
+pub(super) fn enforce(
+    audit: &Auditor<'_>,
+    aliases: &AddressAliases,
+    which: &ShadowBans,
+) -> rusqlite::Result<usize> {
+    let keys = match which {
+        ShadowBans::Source(name) => return enforce_source(audit, name),
+        ShadowBans::Keys(keys) => keys,
+    };
+    let mut rows = 0;
+    for key in keys {
+        rows += enforce_row(audit, key)?;
+        let Ok(prefix) = key.parse::<Prefix>() else { continue };
+        rows += enforce_row(audit, &prefix.to_string())?;
+        for other in aliases.of(Some(prefix)) {
+            rows += enforce_row(audit, &other)?;
+        }
+    }
+    Ok(rows)
+}
+
+fn enforce_row(audit: &Auditor<'_>, key: &str) -> rusqlite::Result<usize> {
+    let Some(was) = rows::row::<IpRow>(audit.conn, StoreTable::Ip, key)? else { return Ok(0) };
+    if BanMode::of_status(&was.status) != Some(BanMode::Shadow) {
+        return Ok(0);
+    }
+    let [enforced, kind] = [BanMode::Enforce.status(), "ban"];
+    let rows = audit
+        .conn
+        .prepare_cached("UPDATE ip_monitor SET status = ?2, updated_at = ?3 WHERE ip = ?1")?
+        .execute(params![key, enforced, audit.now])?;
+    let is = IpRow { status: enforced.to_owned(), ..was.clone() };
+    audit.write(kind, key, Some(audit_json(&was)), Some(audit_json(&is)))?;
+    Ok(rows)
+}
+
+fn enforce_source(audit: &Auditor<'_>, name: &str) -> rusqlite::Result<usize> {
+    let conn = audit.conn;
+    let is_meant = "status = ?1 COLLATE NOCASE AND instr(',' || source || ',', ',' || ?2 || ',') > 0";
+    let shadow = BanMode::Shadow.status();
+    let count = format!("SELECT count(*) FROM ip_monitor WHERE {is_meant}");
+    let count: i64 = conn.prepare_cached(&count)?.query_row([shadow, name], |row| row.get(0))?;
+    let update = format!("UPDATE ip_monitor SET status = ?3, updated_at = ?4, source = ?2 WHERE {is_meant}");
+    let rows = ban_import::logged_at_once(conn, usize::try_from(count).unwrap_or(usize::MAX), || {
+        conn.execute(&update, params![shadow, name, BanMode::Enforce.status(), audit.now])
+    })?;
+    if rows > 0 {
+        let said = |mode: BanMode| Some(json!({ "status": mode.status() }).to_string());
+        let (before, after) = (said(BanMode::Shadow), said(BanMode::Enforce));
+        audit.write_several("enforce", name, before, after, Some(rows as u64))?;
+    }
+    Ok(rows)
 }
 
 /// Keys and expiry of the bans that ended before `before`.

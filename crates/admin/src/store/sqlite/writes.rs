@@ -11,7 +11,7 @@ use super::schema::read_state;
 use super::{
     auto_bans, ban_sources, change_log, countries, documents, flags, idempotency, ip_monitor, tokens,
 };
-use crate::store::{Author, Change, Committed, ImportCounts, UnchangedRows, time_text};
+use crate::store::{Author, BanMode, Change, Committed, ImportCounts, UnchangedRows, time_text};
 
 /// Applies `change`, by the author `by`, in the write transaction that `conn` is in, if `only_if` holds
 /// there. `plan`: of an import, if it was made already.
@@ -41,12 +41,13 @@ pub(super) fn apply(
     let audit = Auditor::new(conn, by, &now);
     let mut import = ImportCounts::default();
     let rows = match change {
-        Change::Ban { ip, reason, expires_at, unless_allowed } => {
+        Change::Ban { ip, reason, expires_at, mode, unless_allowed } => {
             aliases.follow(conn, usize::MAX)?;
             if *unless_allowed && ip_monitor::is_allowed(conn, aliases, ip, now_ms)? {
                 return Ok(Committed { seq: read_state(conn)?.newest, rows: 0, is_stale: false, import });
             }
-            ip_monitor::put(&audit, aliases, List::Bans, ip, reason.as_deref(), expires_at.as_deref())?
+            let list = List::Bans(*mode);
+            ip_monitor::put(&audit, aliases, list, ip, reason.as_deref(), expires_at.as_deref())?
         }
         Change::Allow { ip, reason, expires_at } => {
             aliases.follow(conn, usize::MAX)?;
@@ -55,7 +56,11 @@ pub(super) fn apply(
         Change::Unban { keys } => {
             aliases.follow(conn, usize::MAX)?;
             auto_bans::forget(conn, keys)?;
-            ip_monitor::remove(&audit, aliases, List::Bans, keys)?
+            ip_monitor::remove(&audit, aliases, List::Bans(BanMode::Enforce), keys)?
+        }
+        Change::EnforceBans(which) => {
+            aliases.follow(conn, usize::MAX)?;
+            ip_monitor::enforce(&audit, aliases, which)?
         }
         Change::Disallow { keys } => {
             aliases.follow(conn, usize::MAX)?;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::support::{ban, everything, keys, on_each_store, put, remove, row, rows_since, unban, until};
 use crate::store::{
-    AuditFilter, Change, Changes, CommitOptions, DocumentKind, DocumentRow, FetchedSource, NewSet,
-    PerDocumentKind, SetOrigin, SourceStatus, StoreError, StoreTable, TokenRow, Unchanged, UnchangedRows,
+    AuditFilter, BanMode, Change, Changes, CommitOptions, DocumentKind, DocumentRow, FetchedSource, IpRow,
+    NewSet, PerDocumentKind, SetOrigin, ShadowBans, SourceStatus, StoreError, StoreTable, TokenRow,
+    Unchanged, UnchangedRows,
 };
 
 fn put_route(name: &str, document: &str) -> Change {
@@ -109,6 +110,7 @@ fn a_ban_spares_what_is_allowed_at_that_moment() {
             ip: ip.to_owned(),
             reason: None,
             expires_at: None,
+            mode: BanMode::Enforce,
             unless_allowed,
         };
         store.commit(allow("1.2.3.4", Some("2100-01-01 00:00:00.000")), &"test".into()).await.unwrap();
@@ -119,6 +121,34 @@ fn a_ban_spares_what_is_allowed_at_that_moment() {
         assert_eq!(rows(ban("1.2.3.5", true)).await, 1, "its allowance is over");
         assert_eq!(rows(ban("1.2.3.4", false)).await, 1);
         assert_eq!(row(store, "1.2.3.4").await.unwrap().status, "banned");
+    });
+}
+
+#[test]
+fn a_ban_in_shadow_is_enforced_with_all_else_that_it_says() {
+    on_each_store(async |store| {
+        let shadow = |ip: &str| Change::Ban {
+            ip: ip.to_owned(),
+            reason: Some("r".to_owned()),
+            expires_at: Some("2100-01-01 00:00:00.000".to_owned()),
+            mode: BanMode::Shadow,
+            unless_allowed: false,
+        };
+        let rows = async |change| store.commit(change, &"test".into()).await.unwrap().rows;
+        let enforce = |key: &str| Change::EnforceBans(ShadowBans::Keys(vec![key.to_owned()]));
+        assert_eq!(rows(shadow("1.2.3.4")).await, 1);
+        let before = row(store, "1.2.3.4").await.unwrap();
+        assert_eq!(before.status, "watched");
+        assert_eq!(rows(enforce("1.2.3.4/32")).await, 1);
+        let after = row(store, "1.2.3.4").await.unwrap();
+        assert_eq!(
+            IpRow { updated_at: None, ..after },
+            IpRow { status: "banned".to_owned(), updated_at: None, ..before }
+        );
+        assert_eq!(rows(enforce("1.2.3.4")).await, 0, "it denies already");
+        assert_eq!(rows(shadow("1.2.3.4")).await, 1);
+        assert_eq!(rows(Change::Unban { keys: vec!["1.2.3.4".to_owned()] }).await, 1);
+        assert_eq!(row(store, "1.2.3.4").await, None);
     });
 }
 
@@ -134,6 +164,7 @@ fn a_second_ban_keeps_when_the_first_was() {
                         ip: "1.2.3.4".to_owned(),
                         reason: Some("again".to_owned()),
                         expires_at: Some("2030-01-01 00:00:00.000".to_owned()),
+                        mode: BanMode::Enforce,
                         unless_allowed: false,
                     },
                     &"test".into(),

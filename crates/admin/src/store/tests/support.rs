@@ -9,7 +9,7 @@ use tidegate_policy::wire::sync::Gateway;
 
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::{
-    Append, Change, Changes, DocumentKind, IpRow, RecorderFigures, Store, StoreTable, StoredRows,
+    Append, BanMode, Change, Changes, DocumentKind, IpRow, RecorderFigures, Store, StoreTable, StoredRows,
 };
 
 /// Runs `test` on an empty store of every implementation.
@@ -37,7 +37,13 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
 }
 
 pub(crate) fn ban(ip: &str) -> Change {
-    Change::Ban { ip: ip.to_owned(), reason: None, expires_at: None, unless_allowed: false }
+    Change::Ban {
+        ip: ip.to_owned(),
+        reason: None,
+        expires_at: None,
+        mode: BanMode::Enforce,
+        unless_allowed: false,
+    }
 }
 
 pub(crate) fn unban(key: &str) -> Change {

@@ -15,7 +15,7 @@ use crate::api::entry_fields::{self, Expiry, Ttl};
 use crate::feed::{ListedPrefix, RowStatus, Snapshot};
 use crate::manifest::Kind;
 use crate::problem::FieldError;
-use crate::store::{Change, IpRow};
+use crate::store::{BanMode, Change, IpRow};
 use crate::time;
 
 /// What a ban or an entry of the allow list says.
@@ -135,7 +135,7 @@ impl<'a> Planner<'a> {
         let reason = entry.reason;
         self.plan.changes.push(match status {
             RowStatus::Allowed => Change::Allow { ip, reason, expires_at },
-            _ => Change::Ban { ip, reason, expires_at, unless_allowed: false },
+            _ => Change::Ban { ip, reason, expires_at, mode: BanMode::Enforce, unless_allowed: false },
         });
     }
 

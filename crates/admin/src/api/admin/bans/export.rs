@@ -17,6 +17,7 @@ use crate::api::query::QueryParams;
 use crate::api::streamed_body::{Chunks, StreamedBody};
 use crate::feed::{ListedPrefix, RowStatus, Snapshot};
 use crate::problem::{ApiResult, Problem};
+use crate::store::BanMode;
 use crate::time;
 
 /// Bytes of a chunk, about.
@@ -79,30 +80,36 @@ impl BanExportFormat {
 /// # Errors
 /// When a parameter is wrong.
 pub async fn export(State(app): State<AppState>, uri: Uri) -> ApiResult<Response> {
-    let params = QueryParams::read(&uri, &["format", "source"])?;
+    let params = QueryParams::read(&uri, &["format", "source", "shadow"])?;
     let form = "write plain, csv, json, jsonl or sql";
     let format = params.parsed("format", form)?.unwrap_or(BanExportFormat::Plain);
     let source = params.get("source").map(str::to_owned);
     if source.as_deref().is_some_and(|name| !is_source(name)) {
         return Err(Problem::parameter("source", "invalid", SOURCE_FORM));
     }
+    let mode = if params.boolean("shadow")? { BanMode::Shadow } else { BanMode::Enforce };
     let place = app.places.download()?;
     let snapshot = app.current().await;
     let (chunks, body) = StreamedBody::new();
     tokio::task::spawn_blocking(move || {
         let _place = place;
-        write(&snapshot, format, source.as_deref(), &chunks);
+        write(&snapshot, format, (mode, source.as_deref()), &chunks);
     });
     Ok(([(CONTENT_TYPE, HeaderValue::from_static(format.content_type()))], Body::new(body)).into_response())
 }
 
-fn write(snapshot: &Arc<Snapshot>, format: BanExportFormat, source: Option<&str>, chunks: &Chunks) {
+fn write(
+    snapshot: &Arc<Snapshot>,
+    format: BanExportFormat,
+    (mode, source): (BanMode, Option<&str>),
+    chunks: &Chunks,
+) {
     let (now, [before, between, behind]) = (time::now_seconds(), format.around());
     let is_of = |listed: &ListedPrefix| match source {
         None => true,
         Some(name) => listed.source.as_deref().is_some_and(|all| all.split(',').any(|held| held == name)),
     };
-    let bans = snapshot.list(Some(RowStatus::Banned), None);
+    let bans = snapshot.list(Some(RowStatus::of_ban(mode)), None);
     let bans = bans.filter(|listed| listed.expires.is_none_or(|end| now < end)).filter(is_of);
     // Rows that only sources have would stay when those let go of them.
     let bans = bans.filter(|listed| format != BanExportFormat::Sql || !listed.keys.is_empty());
@@ -153,9 +160,10 @@ fn entry(listed: &ListedPrefix, format: BanExportFormat, to: &mut Vec<u8>) -> io
             let [ip, reason, since, until, source] = values.map(literal);
             let row = format!(
                 "INSERT INTO ip_monitor (ip, status, reason, created_at, expires_at, source) \
-                 VALUES ({ip}, 'banned', {reason}, {since}, {until}, {source}) ON CONFLICT (ip) DO UPDATE SET \
+                 VALUES ({ip}, '{}', {reason}, {since}, {until}, {source}) ON CONFLICT (ip) DO UPDATE SET \
                  status = excluded.status, reason = excluded.reason, expires_at = excluded.expires_at, \
-                 source = excluded.source;"
+                 source = excluded.source;",
+                listed.status.name()
             );
             to.extend_from_slice(row.as_bytes());
         }

@@ -24,7 +24,7 @@ use crate::feed::{RowStatus, Snapshot};
 use crate::gateways::Applied;
 use crate::problem::{ApiResult, FieldError, Problem, ProblemCode};
 use crate::protected_networks::not_public;
-use crate::store::{Author, BanImport, Change, ImportCounts};
+use crate::store::{Author, BanImport, BanMode, Change, ImportCounts};
 use crate::time;
 
 /// What is asked for.
@@ -32,6 +32,7 @@ struct ImportParams {
     format: Option<ListFormat>,
     source: Option<String>,
     mode: ImportMode,
+    shadow: BanMode,
     ttl: Option<Duration>,
     reason: Option<Arc<str>>,
     min_score: Option<f64>,
@@ -67,6 +68,7 @@ impl ImportParams {
             format: params.parsed("format", ListFormat::FORM)?,
             source: params.get("source").map(str::to_owned),
             mode: params.parsed("mode", "write add or replace")?.unwrap_or(ImportMode::Add),
+            shadow: if params.boolean("shadow")? { BanMode::Shadow } else { BanMode::Enforce },
             ttl: params.duration("ttl", time::MAX_DURATION)?,
             reason: params.get("reason").filter(|text| !text.is_empty()).map(Into::into),
             min_score: params.parsed("min_score", "write a number")?,
@@ -98,6 +100,8 @@ pub struct BanImportAnswer {
     /// How the list was read.
     format: &'static str,
     mode: ImportMode,
+    /// Whether the bans deny nobody, and what they would deny is recorded.
+    shadow: bool,
     source: Option<String>,
     /// Nothing was changed: these are the counts of what would be.
     dry_run: bool,
@@ -149,6 +153,7 @@ pub async fn import(
         "format",
         "source",
         "mode",
+        "shadow",
         "ttl",
         "reason",
         "min_score",
@@ -175,6 +180,7 @@ pub async fn import(
     let import = Arc::new(BanImport {
         source: asked.source.clone(),
         replaces: asked.mode == ImportMode::Replace,
+        mode: asked.shadow,
         bans: std::mem::take(&mut list.bans),
     });
     let (counts, written) = match dry_run {
@@ -189,6 +195,7 @@ pub async fn import(
     Ok(Json(BanImportAnswer {
         format: format.name(),
         mode: asked.mode,
+        shadow: asked.shadow == BanMode::Shadow,
         source: asked.source,
         dry_run,
         counts,
@@ -232,7 +239,7 @@ fn check(snapshot: &Snapshot, asked: &ImportParams, list: &CheckedList) -> ApiRe
                       with `force` it does";
         return Err(Problem::new(ProblemCode::ListRefused, detail));
     }
-    if !snapshot.has_room_for_all(RowStatus::Banned, list.bans.iter().map(|ban| ban.prefix)) {
+    if !snapshot.has_room_for_all(RowStatus::of_ban(asked.shadow), list.bans.iter().map(|ban| ban.prefix)) {
         let detail = "the table of bans has no room for all of this list: nothing was changed; remove bans that are \
                       not needed, or import blocks instead of single addresses";
         return Err(Problem::new(ProblemCode::TableFull, detail));

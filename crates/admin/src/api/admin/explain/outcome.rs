@@ -21,8 +21,10 @@ pub struct Outcome {
     /// What decided: the entry of a ban or of the allow list, or a geo rule.
     rule: Option<String>,
     /// Why the first entry in shadow would have denied it, were it enforced.
+    #[serde(skip_serializing_if = "Option::is_none")]
     would_deny: Option<&'static str>,
     /// That entry: a ban, or a geo rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
     would_deny_rule: Option<String>,
     route: Option<String>,
     /// The path template that matched.

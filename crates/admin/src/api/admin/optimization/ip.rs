@@ -21,14 +21,16 @@ use crate::api::wait_applied::{PendingWrite, WriteResult};
 use crate::auth::Role;
 use crate::feed::{ListedPrefix, RowStatus};
 use crate::problem::{ApiResult, FieldError, Problem, ProblemCode};
-use crate::store::{Author, Change};
+use crate::store::{Author, BanMode, Change};
 use crate::time;
 
 /// The paths here.
 pub fn routes() -> Endpoints {
     let bans = About::new("Bans an address or a block")
         .query(&[&WAIT_APPLIED, &DRY_RUN])
-        .takes::<BanRequest>(json!({"ip": "203.0.113.0/24", "reason": "scraper", "ttl": "4h"}))
+        .takes::<BanRequest>(
+            json!({"ip": "203.0.113.0/24", "reason": "scraper", "ttl": "4h", "mode": "shadow"}),
+        )
         .answers::<Banned>()
         .once_per_key()
         .problems(&[ProblemCode::ProtectedNetwork, ProblemCode::AddressAllowed, ProblemCode::TableFull]);
@@ -54,6 +56,9 @@ pub struct BanRequest {
     reason: Option<String>,
     ttl: Option<Ttl>,
     expires_at: Option<Expiry>,
+    /// `shadow`: requests are not denied, and those that would be are recorded.
+    #[serde(default)]
+    mode: BanMode,
     /// Ban it although its network is protected, or it is on the allow list.
     #[serde(default)]
     force: bool,
@@ -87,7 +92,8 @@ pub async fn ban(
     if !asked.force {
         check_unprotected(&app, &prefix).await?;
     }
-    if !app.feed.snapshot().has_room_for(RowStatus::Banned, &prefix) {
+    let status = RowStatus::of_ban(asked.mode);
+    if !app.feed.snapshot().has_room_for(status, &prefix) {
         return Err(no_room(&prefix));
     }
     let ip = prefix.to_string();
@@ -95,6 +101,7 @@ pub async fn ban(
         ip: ip.clone(),
         reason: asked.reason.clone(),
         expires_at: until.map(time::to_sql),
+        mode: asked.mode,
         unless_allowed: !asked.force,
     };
     let (committed, written) = write.commit(change, &author).await?;
@@ -108,7 +115,7 @@ pub async fn ban(
     }
     Ok(Json(Banned {
         ip,
-        status: "banned",
+        status: status.name(),
         reason: asked.reason,
         until: until.map(time::rounded_up),
         written,
@@ -117,7 +124,7 @@ pub async fn ban(
 
 /// Refuses a ban of what nobody should ban by mistake, or of what is allowed, where it would have no
 /// effect.
-async fn check_unprotected(app: &AppState, prefix: &Prefix) -> ApiResult<()> {
+pub async fn check_unprotected(app: &AppState, prefix: &Prefix) -> ApiResult<()> {
     if let Some(protected) = app.protected.overlapping(prefix, &app.gateways) {
         let detail =
             format!("{prefix} has addresses of {protected}: ban smaller blocks, or all of it with `force`");
@@ -137,7 +144,8 @@ fn allowed(prefix: &Prefix, entry: &str) -> Problem {
     Problem::new(ProblemCode::AddressAllowed, detail)
 }
 
-fn no_room(prefix: &Prefix) -> Problem {
+/// There is no room for the ban of `prefix`.
+pub fn no_room(prefix: &Prefix) -> Problem {
     let detail = format!(
         "the table of bans is full, so {prefix} was not banned: remove bans that are not needed, or ban blocks instead of single addresses"
     );
@@ -159,7 +167,11 @@ impl BanRequest {
     }
 }
 
-fn parse_ip(text: &str) -> Result<Prefix, FieldError> {
+/// Reads the field `ip`.
+///
+/// # Errors
+/// When it is neither an address nor a block.
+pub fn parse_ip(text: &str) -> Result<Prefix, FieldError> {
     text.trim().parse::<Prefix>().map_err(|error| FieldError::field("/ip", "invalid_ip", error.to_string()))
 }
 
@@ -181,7 +193,10 @@ pub struct Unbanned {
     written: WriteResult,
 }
 
-/// Removes the ban of exactly this address or block.
+/// The statuses of bans, of those in shadow too.
+const BANS: [RowStatus; 2] = [RowStatus::Banned, RowStatus::Watched];
+
+/// Removes the ban of exactly this address or block, also one in shadow.
 ///
 /// # Errors
 /// When the body is invalid, or there is no such ban; then nothing was changed.
@@ -195,13 +210,16 @@ pub async fn unban(
     let asked: UnbanRequest = body::json(request).await?;
     let prefix = parse_ip(&asked.ip).map_err(|error| Problem::fields(vec![error]))?;
     let snapshot = app.current().await;
-    let Some(ban) = snapshot.listed(&prefix, RowStatus::Banned) else {
+    let bans: Vec<ListedPrefix> =
+        BANS.into_iter().filter_map(|status| snapshot.listed(&prefix, status)).collect();
+    let Some(first) = bans.first() else {
         return Err(not_banned(&AddressStatus::of(&snapshot, &prefix, time::now_seconds())));
     };
-    if ban.keys.is_empty() {
-        return Err(banned_by_source(&ban));
+    let keys: Vec<String> = bans.iter().flat_map(|ban| ban.keys.clone()).collect();
+    if keys.is_empty() {
+        return Err(banned_by_source(first));
     }
-    let (committed, written) = write.commit(Change::Unban { keys: ban.keys }, &author).await?;
+    let (committed, written) = write.commit(Change::Unban { keys }, &author).await?;
     if committed.rows == 0 {
         // Another request has removed it meanwhile.
         return Err(not_banned(&AddressStatus::of(&*app.current().await, &prefix, time::now_seconds())));
@@ -210,7 +228,7 @@ pub async fn unban(
         tracing::info!(by = %author.name, version = %written.version, "unbanned");
         tracing::debug!(ip = %prefix, "what was unbanned");
     }
-    let now = AddressStatus::without(&*app.current().await, &prefix, RowStatus::Banned, time::now_seconds());
+    let now = AddressStatus::without(&*app.current().await, &prefix, &BANS, time::now_seconds());
     Ok(Json(Unbanned { rows: committed.rows, now, written }))
 }
 
@@ -226,7 +244,7 @@ fn banned_by_source(ban: &ListedPrefix) -> Problem {
 fn not_banned(now: &AddressStatus) -> Problem {
     let ip = &now.ip;
     let detail = match &now.entry {
-        Some(entry) if now.status == "banned" && entry != ip => {
+        Some(entry) if BANS.iter().any(|ban| ban.name() == now.status) && entry != ip => {
             format!("there is no ban of {ip} itself; {entry} covers it: unban that")
         }
         _ => format!("there is no ban of {ip}"),
