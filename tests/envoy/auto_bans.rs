@@ -47,8 +47,7 @@ fn beside_load<T>(stack: &Stack, meanwhile: impl FnOnce() -> Result<T>) -> Resul
 }
 
 /// Bans clients one after the other by ten bad requests of each.
-fn ban_clients(stack: &Stack, block: u8) -> Result<Vec<Duration>> {
-    let mut workers = stack.connection_per_worker()?;
+fn ban_clients(stack: &Stack, workers: &mut [Connection], block: u8) -> Result<Vec<Duration>> {
     let mut bad = Connection::open(stack.gate())?;
     (1..=CLIENTS)
         .map(|at| {
@@ -60,7 +59,7 @@ fn ban_clients(stack: &Stack, block: u8) -> Result<Vec<Duration>> {
                 }
                 Ok(Instant::now())
             };
-            measure(&mut workers, &client, ban).with_context(|| client.clone())
+            measure(workers, &client, ban).with_context(|| client.clone())
         })
         .collect()
 }
@@ -75,13 +74,15 @@ fn run() -> Result<()> {
         "max_bans": 1_000});
     stack.api_ok(Method::PUT, "/api/admin/auto-bans/scanners?wait_applied=5s", Some(&rule))?;
     let goal = Duration::from_millis(200);
-    let quiet = ban_clients(&stack, 1)?;
+    // Before other connections, which would be taken for these.
+    let mut workers = stack.connection_per_worker()?;
+    let quiet = ban_clients(&stack, &mut workers, 1)?;
     report(
         "from the tenth 404 until the last worker let nobody through, without other requests",
         quiet,
         goal,
     );
-    let busy = beside_load(&stack, || ban_clients(&stack, 2))?;
+    let busy = beside_load(&stack, || ban_clients(&stack, &mut workers, 2))?;
     report("from the tenth 404 until the last worker let nobody through", busy, goal);
     let seen = stack.api_ok(Method::GET, "/api/admin/ip-monitor/198.18.2.1", None)?;
     ensure!(seen["status"] == "banned" && seen["source"] == "auto.scanners", "{seen}");
