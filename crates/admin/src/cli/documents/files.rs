@@ -267,10 +267,17 @@ impl<'k> DocumentReader<'k> {
     /// Whether there may be a document that is taken in a file that cannot be read.
     fn mentions_kinds(&self, bytes: &[u8]) -> bool {
         let text = String::from_utf8_lossy(bytes);
+        let words: Vec<&str> =
+            text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+        let is_kind =
+            |word: &str, kind: &Kind| word == kind.name() || word.strip_suffix("List") == Some(kind.name());
         self.kinds.iter().any(|kind| match kind {
             Kind::Document(DocumentKind::Route) => text.contains(kind.name()),
-            // Words that stand in other files as well.
-            kind => text.contains(crate::manifest::API_VERSION) && text.contains(kind.name()),
+            // Words that stand in other files as well. `apiVersion` may be left out.
+            kind => {
+                text.contains(crate::manifest::API_VERSION) && text.contains(kind.name())
+                    || words.windows(2).any(|pair| matches!(pair, ["kind", word] if is_kind(word, kind)))
+            }
         })
     }
 

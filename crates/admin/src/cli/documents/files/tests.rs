@@ -171,6 +171,26 @@ fn what_is_beside_routes_in_a_directory_is_passed_over_unless_it_is_named() {
 }
 
 #[test]
+fn a_broken_document_of_a_kind_that_is_taken_is_an_error() {
+    const KINDS: &[Kind] =
+        &[Kind::Document(DocumentKind::Route), Kind::Document(DocumentKind::GeoRule), Kind::Ban];
+    let dir = tempfile::tempdir().unwrap();
+    let sources = Sources { filename: vec![dir.path().to_owned()], recursive: false, other_kinds: None };
+    for (text, wrong) in [
+        (b"# f\xfcr uns\nkind: GeoRule\nmetadata: {name: eu}\n".as_slice(), 1),
+        (b"kind: GeoRule\nmetadata: {name: eu", 1),
+        (br#"{"kind": "BanList", "items": [}"#, 1),
+        (b"apiVersion: tidegate.dev/v1\nmetadata: {name: eu\nkind: !x GeoRule\n", 1),
+        (b"kind: Service\nmetadata: {name: GeoRule", 0),
+        (b"{{- if .ban }}\nkind: Deployment\n", 0),
+    ] {
+        std::fs::write(dir.path().join("a.yaml"), text).unwrap();
+        let found = read_all(&sources, KINDS).unwrap().wrong;
+        assert_eq!(found.len(), wrong, "{}: {found:?}", String::from_utf8_lossy(text));
+    }
+}
+
+#[test]
 fn merge_keys_are_carried_out() {
     let text = "kind: HTTPRoute\nmetadata: {name: a}\nspec:\n  rules:\n  - &first {backendRefs: [{name: b}]}\n\
                 \x20 - <<: *first\n    matches: [{path: {value: /a}}]\n";
