@@ -169,10 +169,17 @@ async fn what_is_no_backup_changes_nothing() {
     std::fs::copy(desk.dir.path().join("whole.db"), &narrow).unwrap();
     let narrowed = "DROP TABLE flags; CREATE TABLE flags (name, updated_at)";
     rusqlite::Connection::open(&narrow).unwrap().execute_batch(narrowed).unwrap();
+    let endless = desk.dir.path().join("endless.db");
+    std::fs::copy(desk.dir.path().join("whole.db"), &endless).unwrap();
+    let rows = "ALTER TABLE limits RENAME TO former; CREATE VIEW limits AS WITH RECURSIVE n (i) AS \
+        (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i AS name, '' AS document, NULL AS created_at, \
+        NULL AS updated_at FROM n";
+    rusqlite::Connection::open(&endless).unwrap().execute_batch(rows).unwrap();
     for (backup, why) in [
         (file("cut.db", &whole[..whole.len() / 2]), ""),
         (file("cut-within-a-page.db", &whole[..whole.len() - 1]), "cut-within-a-page.db is no backup"),
         (narrow.to_str().unwrap().to_owned(), "it has no flags.value"),
+        (endless.to_str().unwrap().to_owned(), "its limits is no table"),
         (file("text.db", b"INSERT INTO ip_monitor"), ""),
         (strange.to_str().unwrap().to_owned(), "no database of the admin service"),
         (later.to_str().unwrap().to_owned(), "schema version 99"),

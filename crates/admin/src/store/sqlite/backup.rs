@@ -134,10 +134,13 @@ fn look_at(path: &Path) -> Result<i64, String> {
         return Err(format!("it has schema version {version}, and this program works with version {ours}"));
     }
     // One of an earlier version is looked at once more when it is upgraded.
-    if version == ours
-        && let Some(missing) = missing_column(&conn)?
-    {
-        return Err(format!("it has no {missing}"));
+    if version == ours {
+        if let Some(missing) = missing_column(&conn)? {
+            return Err(format!("it has no {missing}"));
+        }
+        if let Some(other) = not_a_table(&conn)? {
+            return Err(format!("its {other} is no table"));
+        }
     }
     // SQLite takes what is missing of the last page for zeros.
     let page: i64 = conn.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(told)?;
@@ -159,6 +162,18 @@ fn missing_column(conn: &Connection) -> Result<Option<String>, String> {
         let (wanted, found) = (wanted?, found?);
         if let Some(missing) = wanted.into_iter().find(|column| !found.contains(column)) {
             return Ok(Some(format!("{table}.{missing}")));
+        }
+    }
+    Ok(None)
+}
+
+/// One of the tables that are put back which is something else: a view may have rows without end.
+fn not_a_table(conn: &Connection) -> Result<Option<&'static str>, String> {
+    const TABLE: &str = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1 AND rootpage > 0";
+    let mut look = conn.prepare(TABLE).map_err(|e| e.to_string())?;
+    for table in StoreTable::ALL.map(StoreTable::name) {
+        if !look.exists([table]).map_err(|e| e.to_string())? {
+            return Ok(Some(table));
         }
     }
     Ok(None)
