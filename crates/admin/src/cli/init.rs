@@ -31,6 +31,13 @@ pub struct InitArgs {
 /// # Errors
 /// When the database has a token of the role `admin` already, or cannot be written.
 pub fn run(args: &InitArgs) -> anyhow::Result<()> {
+    // First, for the database is made when it is looked at.
+    let text = match &args.token_file {
+        Some(path) => crate::serve::token_in_file(path)
+            .context("--token-file")?
+            .with_context(|| format!("--token-file: there is no file {}", path.display()))?,
+        None => auth::new_token().context("no random bytes")?,
+    };
     let known = SqliteStore::tokens_beside(&args.db.path)?;
     if let Some(admin) = known.iter().find(|token| token.role == Role::Admin.name()) {
         bail!(
@@ -39,12 +46,6 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
             admin.name
         );
     }
-    let text = match &args.token_file {
-        Some(path) => crate::serve::token_in_file(path)
-            .context("--token-file")?
-            .with_context(|| format!("--token-file: there is no file {}", path.display()))?,
-        None => auth::new_token().context("no random bytes")?,
-    };
     let token = TokenRow {
         hash: auth::hash_token(&text),
         name: args.name.clone(),

@@ -132,6 +132,7 @@ async fn init_prints_the_first_token_and_no_second_one() {
         "{}",
         printed(&given(&[file]))
     );
+    assert!(!other.path().join("tidegate.db").exists(), "nothing is made");
     std::fs::write(file, &token).unwrap();
     let taken = given(&[file, "--name", "alice"]);
     assert!(taken.status.success() && !printed(&taken).contains(&token), "{}", printed(&taken));
