@@ -16,7 +16,7 @@ use crate::{dist, filter, install};
 /// Scenarios on a real Envoy that print what they have measured, and one in which a busy
 /// machine has events under way that must not be: by themselves, when nothing else runs. All
 /// others wait for states, at most a minute.
-const ALONE: [&str; 3] = ["ban_latency::", "limits::", "trap::a_trapped_recorder_is_replaced"];
+const ALONE: [&str; 4] = ["auto_bans::", "ban_latency::", "limits::", "trap::a_trapped_recorder_is_replaced"];
 
 /// Options of `test`.
 #[derive(clap::Args)]
