@@ -48,7 +48,7 @@ pub struct Reached {
 
 /// What became of one who had reached a threshold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Outcome {
+pub enum RuleOutcome {
     /// It was banned.
     Banned,
     /// The rule is in shadow: it is watched.
@@ -65,7 +65,7 @@ pub enum Outcome {
     Failed,
 }
 
-impl Outcome {
+impl RuleOutcome {
     /// All of them.
     pub const ALL: [Self; 7] = [
         Self::Banned,
@@ -93,7 +93,7 @@ impl Outcome {
 }
 
 /// Counts by outcome.
-pub type PerOutcome = [u64; Outcome::ALL.len()];
+pub type PerOutcome = [u64; RuleOutcome::ALL.len()];
 
 /// What a rule has done since it was written, or the service began.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -236,12 +236,12 @@ impl AutoBans {
     }
 
     /// Notes what became of `count` who had reached the threshold of `rule`.
-    pub fn note(&self, rule: &AutoBan, outcome: Outcome, count: u64) {
+    pub fn note(&self, rule: &AutoBan, outcome: RuleOutcome, count: u64) {
         let mut counting = locked(&self.counting);
         counting.totals.outcomes[outcome as usize] += count;
         if let Some(of) = counting.rules.iter_mut().find(|of| **of.counters.rule() == *rule) {
             of.state.outcomes[outcome as usize] += count;
-            if outcome == Outcome::HeldBack && count > 0 {
+            if outcome == RuleOutcome::HeldBack && count > 0 {
                 of.held_back_at = Some(Instant::now());
             }
         }

@@ -26,7 +26,7 @@ use crate::api;
 use crate::api::address_limits::AddressLimits;
 use crate::api::app_state::{AppState, CountryHeaders, PerListener};
 use crate::api::idempotency::RunningKeys;
-use crate::api::places::Places;
+use crate::api::places::StreamPlaces;
 use crate::auth::Tokens;
 use crate::feed::{Feed, FeedOptions};
 use crate::gateways::{Gateways, Waiter};
@@ -138,7 +138,7 @@ impl Service {
             metrics: Metrics::default(),
             limits: AddressLimits::default(),
             metrics_page: Arc::default(),
-            places: Places::default(),
+            places: StreamPlaces::default(),
             connections: PerListener {
                 people: Connections::new(limits.people),
                 gateways: Connections::new(limits.gateways),

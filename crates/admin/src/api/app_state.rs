@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::address_limits::AddressLimits;
 use super::idempotency::RunningKeys;
 use super::metrics::CachedPage;
-use super::places::Places;
+use super::places::StreamPlaces;
 use crate::auth::Tokens;
 use crate::feed::{Feed, Snapshot};
 use crate::gateways::Gateways;
@@ -64,7 +64,7 @@ pub struct AppState {
     /// The page of metrics as it was last made.
     pub metrics_page: Arc<tokio::sync::Mutex<Option<CachedPage>>>,
     /// Places for what takes a thread, a connection or much memory for long.
-    pub places: Places,
+    pub places: StreamPlaces,
     /// The open connections of both listeners.
     pub connections: PerListener<Arc<Connections>>,
     /// TLS of both listeners; `None`: in the clear.

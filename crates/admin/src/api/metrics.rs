@@ -17,7 +17,7 @@ use super::app_state::AppState;
 use super::endpoints::Endpoints;
 use super::openapi::about::About;
 use super::query::QueryParams;
-use crate::auto_bans::Outcome;
+use crate::auto_bans::RuleOutcome;
 use crate::feed::{RowStatus, Snapshot};
 use crate::gateways::GatewayStatus;
 use crate::metrics::{self as declared, MetricsPage};
@@ -187,7 +187,7 @@ fn store(page: &mut MetricsPage, health: &StoreHealth) {
 
 fn auto_bans(page: &mut MetricsPage, app: &AppState) {
     let totals = app.store.auto_bans().totals();
-    let outcomes = Outcome::ALL.map(|outcome| ([outcome.name()], totals.outcomes[outcome as usize]));
+    let outcomes = RuleOutcome::ALL.map(|outcome| ([outcome.name()], totals.outcomes[outcome as usize]));
     page.counters(&declared::AUTO_BANS, outcomes);
     page.gauge(&declared::AUTO_BAN_COUNTERS, totals.counters as u64);
     page.counter(&declared::AUTO_BAN_COUNTERS_DROPPED, totals.dropped);

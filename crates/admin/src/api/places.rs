@@ -16,7 +16,7 @@ const MAX_COUNTRY_FILES: usize = 2;
 
 /// The places of one service.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct StreamPlaces {
     followers: Arc<Semaphore>,
     downloads: Arc<Semaphore>,
     country_files: Arc<Semaphore>,
@@ -25,7 +25,7 @@ pub struct Places {
 /// A place, until it is dropped.
 pub type Place = OwnedSemaphorePermit;
 
-impl Default for Places {
+impl Default for StreamPlaces {
     fn default() -> Self {
         let [followers, downloads, country_files] =
             [MAX_FOLLOWERS, MAX_DOWNLOADS, MAX_COUNTRY_FILES].map(|many| Arc::new(Semaphore::new(many)));
@@ -33,7 +33,7 @@ impl Default for Places {
     }
 }
 
-impl Places {
+impl StreamPlaces {
     /// For a client that follows the events.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn there_are_so_many_and_each_comes_back() {
-        let places = Places::default();
+        let places = StreamPlaces::default();
         let held: Vec<Place> = (0..MAX_DOWNLOADS).map(|_| places.download().unwrap()).collect();
         let refused = places.download().unwrap_err();
         assert_eq!(refused.code(), ProblemCode::TooManyConnections);

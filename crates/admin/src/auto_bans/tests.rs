@@ -187,10 +187,10 @@ fn a_rule_that_stays_keeps_its_counters_and_a_changed_one_begins_anew() {
         [1, 0],
         "the other's third reached it; the changed one has not counted what the old one noted"
     );
-    bans.note(&changed, Outcome::HeldBack, 2);
+    bans.note(&changed, RuleOutcome::HeldBack, 2);
     let states = bans.states();
     assert!(states[1].1.holds_back && !states[0].1.holds_back);
-    assert_eq!(bans.totals().outcomes[Outcome::HeldBack as usize], 2);
+    assert_eq!(bans.totals().outcomes[RuleOutcome::HeldBack as usize], 2);
 }
 
 /// The same, from all events that came.

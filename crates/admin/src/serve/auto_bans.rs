@@ -8,7 +8,7 @@ use tidegate_author::AutoBan;
 use tidegate_policy::address::Prefix;
 
 use crate::api::app_state::AppState;
-use crate::auto_bans::{Outcome, Reached};
+use crate::auto_bans::{Reached, RuleOutcome};
 use crate::feed::{RowStatus, Snapshot};
 use crate::protected_networks::is_not_public;
 use crate::store::{Author, Change, RULES, RuleBan, RuleBans};
@@ -74,7 +74,7 @@ async fn ban(app: &AppState, guard: &mut BanGuard, rule: &Arc<AutoBan>, reached:
         if let Some(why_not) = why_not(app, &snapshot, rule, &ban.prefix) {
             engine.note(rule, why_not, 1);
         } else if room == 0 {
-            engine.note(rule, Outcome::HeldBack, 1);
+            engine.note(rule, RuleOutcome::HeldBack, 1);
         } else {
             room -= 1;
             bans.push(ban);
@@ -88,10 +88,10 @@ async fn ban(app: &AppState, guard: &mut BanGuard, rule: &Arc<AutoBan>, reached:
     let by = Author::from(format!("{RULES}{}", rule.name).as_str());
     match app.store.commit(change, &by).await {
         Ok(committed) => {
-            let done = if rule.is_shadow { Outcome::Watched } else { Outcome::Banned };
+            let done = if rule.is_shadow { RuleOutcome::Watched } else { RuleOutcome::Banned };
             engine.note(rule, done, committed.import.added);
-            engine.note(rule, Outcome::Known, committed.import.kept);
-            engine.note(rule, Outcome::Allowed, committed.import.allowed);
+            engine.note(rule, RuleOutcome::Known, committed.import.kept);
+            engine.note(rule, RuleOutcome::Allowed, committed.import.allowed);
             guard.note(rule, committed.import.added);
             let (bans, seq) = (committed.import.added, committed.seq);
             tracing::info!(rule = rule.name, bans, shadow = rule.is_shadow, seq, "banned by a rule");
@@ -99,17 +99,17 @@ async fn ban(app: &AppState, guard: &mut BanGuard, rule: &Arc<AutoBan>, reached:
         }
         Err(error) => {
             tracing::warn!(rule = rule.name, %error, "an automatic ban could not be written");
-            engine.note(rule, Outcome::Failed, asked);
+            engine.note(rule, RuleOutcome::Failed, asked);
             false
         }
     }
 }
 
 /// Why this is not to be banned.
-fn why_not(app: &AppState, snapshot: &Snapshot, rule: &AutoBan, prefix: &Prefix) -> Option<Outcome> {
+fn why_not(app: &AppState, snapshot: &Snapshot, rule: &AutoBan, prefix: &Prefix) -> Option<RuleOutcome> {
     let is_protected = app.protected.overlapping(prefix, &app.gateways).is_some();
     if is_protected || is_not_public(prefix) && !rule.include_private {
-        return Some(Outcome::Protected);
+        return Some(RuleOutcome::Protected);
     }
     let now = time::now_seconds();
     let mut entries = snapshot.covering(prefix.ends().0);
@@ -119,7 +119,7 @@ fn why_not(app: &AppState, snapshot: &Snapshot, rule: &AutoBan, prefix: &Prefix)
             && entry.prefix.len() <= prefix.len()
             && entry.expires.is_none_or(|end| now < end)
     });
-    allows.then_some(Outcome::Allowed)
+    allows.then_some(RuleOutcome::Allowed)
 }
 
 /// How many bans each rule has written in its present window: windows follow each other by the

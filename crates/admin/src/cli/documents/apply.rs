@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::CommandResult;
 use super::difference::unified_diff;
-use super::files::{self, FileDocument, FileDocuments, Sources};
+use super::files::{self, FileDocument, FileDocuments, FileSelection};
 use crate::api::query::MAX_WAIT_APPLIED;
 use crate::cli::api_client::{AccessArgs, ApiClient, FieldProblem, ProblemReply, RequestError};
 use crate::cli::output::{plain, print_error_line, print_line, print_text};
@@ -21,7 +21,7 @@ use crate::time;
 #[derive(clap::Args, Debug)]
 pub struct DiffArgs {
     #[command(flatten)]
-    from: Sources,
+    from: FileSelection,
     /// Also remove what the files do not have, of the kinds that they have; of those that they have an
     /// empty list of (`kind: GeoRuleList`, as `export` writes it) everything. Bans of lists stay.
     #[arg(long)]

@@ -22,9 +22,9 @@ use tidegate_author::strict_json::{
 /// Extensions of the files that are read in a directory.
 const EXTENSIONS: [&str; 3] = ["json", "yaml", "yml"];
 
-/// Sources of documents.
+/// Where documents are read from.
 #[derive(clap::Args, Debug)]
-pub struct Sources {
+pub struct FileSelection {
     /// A file, a directory (its *.yaml, *.yml and *.json), or - for standard input;
     /// may be given several times.
     #[arg(short, long = "filename", required = true, value_name = "FILE|DIR|-")]
@@ -39,7 +39,7 @@ pub struct Sources {
     other_kinds: Option<OtherKinds>,
 }
 
-impl Sources {
+impl FileSelection {
     /// One file.
     pub fn of_file(path: &Path) -> Self {
         Self { filename: vec![path.to_owned()], recursive: false, other_kinds: None }
@@ -134,7 +134,7 @@ struct DocumentReader<'k> {
 ///
 /// # Errors
 /// All that is wrong, one line each; or that there are no documents.
-pub fn read(sources: &Sources, kinds: &[Kind]) -> anyhow::Result<FileDocuments> {
+pub fn read(sources: &FileSelection, kinds: &[Kind]) -> anyhow::Result<FileDocuments> {
     let reader = read_all(sources, kinds)?;
     if let Some(line) = reader.passed_over() {
         print_error_line(line);
@@ -142,7 +142,7 @@ pub fn read(sources: &Sources, kinds: &[Kind]) -> anyhow::Result<FileDocuments> 
     reader.finish()
 }
 
-fn read_all<'k>(sources: &Sources, kinds: &'k [Kind]) -> anyhow::Result<DocumentReader<'k>> {
+fn read_all<'k>(sources: &FileSelection, kinds: &'k [Kind]) -> anyhow::Result<DocumentReader<'k>> {
     let mut reader = DocumentReader::of(kinds);
     for path in &sources.filename {
         reader.skips_others = sources.other_kinds.map_or(path.is_dir(), |kinds| kinds == OtherKinds::Skip);

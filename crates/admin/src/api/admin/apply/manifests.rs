@@ -17,7 +17,7 @@ pub const MAX_DOCUMENTS: usize = 20_000;
 
 /// What a body has.
 #[derive(Debug)]
-pub struct Documents {
+pub struct RequestedDocuments {
     /// In their order.
     pub wanted: Vec<Wanted>,
     /// The kinds that it has all documents of, also where there is none.
@@ -66,7 +66,7 @@ impl Wanted {
 ///
 /// # Errors
 /// All that is wrong.
-pub fn read(body: Value) -> ApiResult<Documents> {
+pub fn read(body: Value) -> ApiResult<RequestedDocuments> {
     let Value::Object(mut fields) = body else {
         return Err(Problem::field("", "wrong_type", "the body must be an object with `documents`"));
     };
@@ -106,7 +106,7 @@ pub fn read(body: Value) -> ApiResult<Documents> {
             Err(mut wrong) => errors.append(&mut wrong),
         }
     }
-    if errors.is_empty() { Ok(Documents { wanted, kinds }) } else { Err(Problem::fields(errors)) }
+    if errors.is_empty() { Ok(RequestedDocuments { wanted, kinds }) } else { Err(Problem::fields(errors)) }
 }
 
 fn read_kinds(kinds: Value) -> ApiResult<BTreeSet<Kind>> {

@@ -11,7 +11,7 @@ use tidegate_policy::address::Prefix;
 use tidegate_policy::flags::{Flag, FlagState};
 use utoipa::ToSchema;
 
-use super::manifests::{Documents, Wanted};
+use super::manifests::{RequestedDocuments, Wanted};
 use crate::api::admin::{auto_bans, backends, geo_rules, limits, listeners, pages, routes, sources};
 use crate::api::app_state::AppState;
 use crate::api::body::MAX_PEOPLE_BODY;
@@ -68,7 +68,12 @@ impl ApplyPlan {
     ///
     /// # Errors
     /// All that is wrong.
-    pub fn make(app: &AppState, documents: &Documents, before: &Snapshot, wishes: Wishes) -> ApiResult<Self> {
+    pub fn make(
+        app: &AppState,
+        documents: &RequestedDocuments,
+        before: &Snapshot,
+        wishes: Wishes,
+    ) -> ApiResult<Self> {
         let mut planner = Planner {
             app,
             documents,
@@ -104,7 +109,7 @@ impl ApplyPlan {
 /// A plan that is being made.
 pub(super) struct Planner<'a> {
     pub(super) app: &'a AppState,
-    pub(super) documents: &'a Documents,
+    pub(super) documents: &'a RequestedDocuments,
     pub(super) before: &'a Snapshot,
     pub(super) wishes: Wishes,
     /// The rows as they will be.

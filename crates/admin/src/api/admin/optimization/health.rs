@@ -26,7 +26,7 @@ use crate::api::endpoints::Endpoints;
 use crate::api::openapi::about::About;
 use crate::api::query::{QueryParams, shortened};
 use crate::auth::Role;
-use crate::auto_bans::{Outcome, RuleState};
+use crate::auto_bans::{RuleOutcome, RuleState};
 use crate::feed::{self, FeedHealth, Quarantined, RowStatus, Snapshot, TableDigest};
 use crate::finding::{Finding, FindingCode, Severity};
 use crate::gateways::LOST_AFTER;
@@ -222,7 +222,7 @@ fn auto_ban_reasons((rule, state): &(Arc<AutoBan>, RuleState)) -> Vec<Finding> {
     let mut reasons = Vec::new();
     let AutoBan { name, max_bans, window_s, .. } = &**rule;
     if state.holds_back {
-        let held = state.outcomes[Outcome::HeldBack as usize];
+        let held = state.outcomes[RuleOutcome::HeldBack as usize];
         reasons.push(FindingCode::AutoBansHeldBack.says(format!(
             "the automatic ban `{name}` wanted more than {max_bans} bans within {window_s} s: {held} are held back so far"
         )));

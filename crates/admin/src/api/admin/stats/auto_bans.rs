@@ -15,7 +15,7 @@ use crate::api::endpoints::Endpoints;
 use crate::api::openapi::about::About;
 use crate::api::query::QueryParams;
 use crate::auth::Role;
-use crate::auto_bans::{MAX_COUNTERS, Outcome, RuleState};
+use crate::auto_bans::{MAX_COUNTERS, RuleOutcome, RuleState};
 use crate::problem::ApiResult;
 
 /// The path here.
@@ -57,7 +57,7 @@ async fn auto_bans(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<Auto
     let states = app.store.auto_bans().states();
     let max_counters = MAX_COUNTERS / states.len().max(1);
     let report = |(rule, state): (Arc<AutoBan>, RuleState)| {
-        let outcomes = Outcome::ALL.map(|outcome| (outcome.name(), state.outcomes[outcome as usize]));
+        let outcomes = RuleOutcome::ALL.map(|outcome| (outcome.name(), state.outcomes[outcome as usize]));
         AutoBanReport {
             name: rule.name.clone(),
             mode: if rule.is_shadow { "shadow" } else { "enforce" },

@@ -137,7 +137,7 @@ fn a_directory_is_read_in_the_order_of_names_and_deeper_when_asked() {
 
 /// What is read of `sources`, and the line about what was passed over.
 fn read_of(other_kinds: Option<OtherKinds>, filename: Vec<PathBuf>) -> (Vec<String>, Vec<String>) {
-    let sources = Sources { filename, recursive: false, other_kinds };
+    let sources = FileSelection { filename, recursive: false, other_kinds };
     let reader = read_all(&sources, ROUTES).unwrap();
     (reader.wanted.iter().map(id).chain(reader.passed_over()).collect(), reader.wrong)
 }
@@ -175,7 +175,8 @@ fn a_broken_document_of_a_kind_that_is_taken_is_an_error() {
     const KINDS: &[Kind] =
         &[Kind::Document(DocumentKind::Route), Kind::Document(DocumentKind::GeoRule), Kind::Ban];
     let dir = tempfile::tempdir().unwrap();
-    let sources = Sources { filename: vec![dir.path().to_owned()], recursive: false, other_kinds: None };
+    let sources =
+        FileSelection { filename: vec![dir.path().to_owned()], recursive: false, other_kinds: None };
     for (text, wrong) in [
         (b"# f\xfcr uns\nkind: GeoRule\nmetadata: {name: eu}\n".as_slice(), 1),
         (b"kind: GeoRule\nmetadata: {name: eu", 1),
