@@ -33,8 +33,8 @@ pub struct AdminClient<H> {
     bearer: String,
     /// For calls that the admin service answers at once.
     timeout: Duration,
-    /// Envoy's node id.
-    node: Vec<u8>,
+    /// Envoy's node id, as [`Gateway`] has it.
+    node: String,
     /// Value of the gateway header. It never changes once it is known.
     gateway: OnceCell<String>,
 }
@@ -60,10 +60,16 @@ impl InFlight {
 impl<H: Host> AdminClient<H> {
     /// A client that does not know its process yet. `node`: Envoy's node id. Makes no host
     /// call.
-    pub fn new(host: H, admin: Admin, node: Vec<u8>) -> Self {
+    pub fn new(host: H, admin: Admin, node: &[u8]) -> Self {
         let Admin { cluster, authority, token, timeout } = admin;
         let bearer = ["Bearer ", &token].concat();
+        let node = Gateway::new(node, 0).node;
         Self { host, cluster, authority, bearer, timeout, node, gateway: OnceCell::new() }
+    }
+
+    /// The name by which flags name this gateway: Envoy's node id.
+    pub fn node(&self) -> &str {
+        &self.node
     }
 
     /// The time limit of calls that the admin service answers at once.
@@ -74,7 +80,7 @@ impl<H: Host> AdminClient<H> {
     /// Takes the id of the process, with which it is known who this gateway is. Before that
     /// no call can be made; after it nothing changes.
     pub fn identify(&self, process: u64) {
-        self.gateway.get_or_init(|| Gateway::new(&self.node, process).to_string());
+        self.gateway.get_or_init(|| Gateway { node: self.node.clone(), process }.to_string());
     }
 
     /// Whether it is known who this gateway is.

@@ -82,7 +82,8 @@ struct DecidedRequest {
     /// Monotonic clock, nanoseconds.
     arrived_ns: u64,
     event: TrafficEvent,
-    /// When the gate let it go on, by the same clock; `None`: it did not.
+    /// When the gate let it go on, by the same clock, and what its response waited for the gate after that;
+    /// `None`: it did not.
     sent_ns: Option<u64>,
     /// The length of its body, as it declares it.
     declared: Declared,
@@ -331,9 +332,10 @@ impl<H: Host> RequestContext<H> {
         recording::finish(filter, &post, status);
         let waited_ns = self.host.monotonic_ns().saturating_sub(post.since_ns);
         if let RequestState::Decided(request) = &mut self.request {
-            // The upstream is not what the rest of the response waited for.
-            if !self.bodies.response.has_ended() {
-                request.sent_ns = request.sent_ns.map(|sent| sent.saturating_add(waited_ns));
+            // The upstream is not what the rest of the response waited for, or all of it after its end.
+            request.sent_ns = request.sent_ns.map(|sent| sent.saturating_add(waited_ns));
+            if self.bodies.response.has_ended() {
+                self.bodies.ended_ns = self.bodies.ended_ns.map(|ended| ended.saturating_add(waited_ns));
             }
             if let Some(timing) = &mut request.timing {
                 timing.recording = waited_ns;
@@ -362,8 +364,9 @@ impl<H: Host> RequestContext<H> {
         let metrics = &filter.instance.metrics;
         let (mut event, declared) = match replace(&mut self.request, RequestState::Recorded) {
             RequestState::Decided(DecidedRequest { arrived_ns, sent_ns, mut event, declared, .. }) => {
-                let took_ns = self.host.monotonic_ns().saturating_sub(arrived_ns);
-                event.duration_us = Some(took_ns / 1_000);
+                let now_ns = self.host.monotonic_ns();
+                event.duration_us = Some(now_ns.saturating_sub(arrived_ns) / 1_000);
+                event.gate_us = Some(sent_ns.unwrap_or(now_ns).saturating_sub(arrived_ns) / 1_000);
                 event.upstream_us = self.bodies.ended_after(sent_ns).map(|ns| ns / 1_000);
                 (event, declared)
             }

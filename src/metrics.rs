@@ -11,7 +11,7 @@ mod tests;
 
 use std::cell::Cell;
 
-use tidegate_policy::flags::{Flag, FlagState, Flags};
+use tidegate_policy::flags::{Flag, Flags};
 use tidegate_policy::tables::{PerTable, Table};
 
 use crate::host::{Host, MetricId, MetricKind};
@@ -93,15 +93,10 @@ impl<H: Host> Metrics<H> {
         }
     }
 
-    /// Sets the flags' gauges: the share of the clients for which each is on, in percent.
+    /// Sets the flags' gauges: the share of the clients for which each is on where it is, in percent.
     pub fn set_flags(&self, flags: &Flags) {
         for flag in Flag::ALL {
-            let percent = match flags.get(flag) {
-                FlagState::Off | FlagState::Shadow => 0,
-                FlagState::Share(percent) => u64::from(percent),
-                FlagState::On => 100,
-            };
-            self.set(Gauge::flag(flag), percent);
+            self.set(Gauge::flag(flag), flags.get(flag).percent().into());
         }
     }
 

@@ -10,6 +10,7 @@ pub mod descriptors;
 pub mod evaluation;
 pub mod event;
 pub mod facts;
+mod flag_modes;
 mod forwarded_for;
 pub mod limiter;
 pub mod limits;

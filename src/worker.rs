@@ -113,7 +113,7 @@ impl<H: Host> AdminInstance<H> {
         let queue = EventQueue::new(host.clone(), Keys::new(id).events(), id);
         let queue = Rc::new(queue);
         let node = host.property("xds\0node\0id").ok().flatten().unwrap_or_default();
-        let client = Rc::new(AdminClient::new(host.clone(), key.admin.clone(), node));
+        let client = Rc::new(AdminClient::new(host.clone(), key.admin.clone(), &node));
         let sync =
             TableSync::new(host.clone(), metrics.clone(), client.clone(), Keys::new(id), key.role, source);
         Self {

@@ -1,5 +1,6 @@
 use tidegate_policy::check::{Answered, Check};
 use tidegate_policy::decide::Reason;
+use tidegate_policy::flags::FlagState;
 
 use super::*;
 

@@ -16,6 +16,7 @@ use tidegate_policy::wire::check::{Found, RouteAnswer};
 use tidegate_policy::wire::event::Mismatch;
 
 use super::facts::RequestFacts;
+use super::flag_modes;
 use super::listener::CameBy;
 use super::performance::Timing;
 use super::shadow;
@@ -45,7 +46,7 @@ pub struct EvaluationRecord {
     pub facts: RequestFacts,
     /// The sequence number of the tables that the request began with, 0 without tables.
     pub tables_seq: u64,
-    /// How each check is answered, by the flags for this client.
+    /// How each check is answered, by the flags for this request.
     pub modes: Modes,
     /// Who answered each check.
     pub answered: PerCheck<Answered>,
@@ -91,9 +92,10 @@ impl Evaluation {
     ) -> Self {
         // Without tables the flags are not known either: all off, as at the start of a
         // rollout.
-        let modes = tables.as_ref().map_or_else(Modes::default, |tables| tables.flags.modes(facts.client()));
-        let routes = tables.as_ref().filter(|_| modes.route == Mode::Cached).map(|tables| &*tables.routes);
-        let came_by = CameBy::read(filter, &facts, routes);
+        let modes = tables.as_deref().map_or_else(Modes::default, |tables| {
+            flag_modes::of_request(filter, &facts, tables, random_bits)
+        });
+        let came_by = CameBy::read(filter, &facts, tables.as_deref(), &modes);
         Self {
             inputs: Inputs { facts, came_by, tables, random_bits, answers: PerCheck::default() },
             modes,
@@ -229,7 +231,7 @@ impl Inputs {
                         // Entries of both lists may expire: one look at the clock.
                         let read = OnceCell::<UnixSeconds>::new();
                         let now = || *read.get_or_init(|| instance.sync.borrow().now());
-                        Finding::Found(IpFinding::look_up(facts.client, tables, now))
+                        Finding::Found(IpFinding::look_up(facts, tables, now))
                     }
                     _ => Finding::Unavailable,
                 });

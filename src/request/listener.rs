@@ -1,6 +1,7 @@
 //! By which listener a request came, as far as routes tell listeners apart.
 
-use tidegate_policy::decide::Routing;
+use tidegate_policy::decide::{Routing, Tables};
+use tidegate_policy::flags::{Mode, Modes};
 use tidegate_policy::route::RouteTable;
 
 use super::event;
@@ -18,17 +19,37 @@ pub struct CameBy {
 }
 
 impl CameBy {
-    /// Reads what `routes` ask for; `None`: those of the admin service, which may ask for
-    /// anything. Each part is a host call.
-    pub fn read<H: Host>(filter: &Filter<H>, facts: &RequestFacts, routes: Option<&RouteTable>) -> Self {
+    /// Reads what routes ask for, if a route is searched for: by the check of routes, unless Envoy has its own,
+    /// and by that of the address for bans that apply on some routes. Where the admin service answers one of
+    /// them, its routes may ask for anything. Each part is a host call.
+    pub fn read<H: Host>(
+        filter: &Filter<H>,
+        facts: &RequestFacts,
+        tables: Option<&Tables>,
+        modes: &Modes,
+    ) -> Self {
+        let of_tidegate = filter.settings.routing == Routing::Tidegate;
+        let is_cached = modes.ip == Mode::Cached && (modes.route == Mode::Cached || !of_tidegate);
+        let tables = tables.filter(|_| is_cached);
+        let routes = tables.map(|tables| &*tables.routes);
+        match of_tidegate || tables.is_none_or(|tables| !tables.scoped_bans.is_empty()) {
+            true => Self::as_asked_by(filter, facts, routes),
+            false => Self::default(),
+        }
+    }
+
+    /// Reads what `routes` ask for; `None`: they may ask for anything.
+    pub fn as_asked_by<H: Host>(
+        filter: &Filter<H>,
+        facts: &RequestFacts,
+        routes: Option<&RouteTable>,
+    ) -> Self {
         let mut came_by = Self::default();
-        if filter.settings.routing == Routing::Tidegate {
-            if routes.is_none_or(RouteTable::asks_scheme) {
-                came_by.https = is_https(filter, facts);
-            }
-            if routes.is_none_or(RouteTable::asks_port) {
-                came_by.port = port(filter);
-            }
+        if routes.is_none_or(RouteTable::asks_scheme) {
+            came_by.https = is_https(filter, facts);
+        }
+        if routes.is_none_or(RouteTable::asks_port) {
+            came_by.port = port(filter);
         }
         came_by
     }

@@ -23,7 +23,7 @@ pub fn compare(
 ) -> Option<Mismatch> {
     let (direct, cached) = match &answer.found {
         Found::Ip(direct) => {
-            let cached = IpFinding::look_up(facts.client, tables, now);
+            let cached = IpFinding::look_up(facts, tables, now);
             (*direct != cached).then(|| (of_ip(*direct), of_ip(cached)))
         }
         Found::Geo(direct) => {

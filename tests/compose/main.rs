@@ -137,10 +137,11 @@ impl Containers {
             commands.replace("docker compose", &self.compose)
         })?;
         println!("the commands of the page took {:.0} s, with the images", begin.elapsed().as_secs_f64());
-        let [started, ban, sql] = &printed[..] else { bail!("blocks of the page: {printed:?}") };
+        let [started, ban, link, sql] = &printed[..] else { bail!("blocks of the page: {printed:?}") };
         ensure!(started.contains(r#""backend":"demo""#), "{started}");
         let ban: String = ban.split_whitespace().collect();
         ensure!(ban.contains(r#""gateways":1,"of":1"#) && ban.contains("ip_banned"), "{ban}");
+        ensure!(link.contains("http://127.0.0.1:9070/ui/sign-in?code="), "{link}");
         println!("after the ban by SQL: {sql}");
         self.flags()?;
         let before = self.state()?;

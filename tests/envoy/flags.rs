@@ -44,7 +44,7 @@ fn set_some(stack: &Stack, rng: &mut TestRng) -> Result<(u64, Flags)> {
     let mut body = serde_json::Map::new();
     for flag in Flag::ALL {
         if body.is_empty() || rng.percent(60) {
-            body.insert(flag.name().to_owned(), author::write_state(state(flag, rng)));
+            body.insert(flag.name().to_owned(), author::write_state(&state(flag, rng)));
         }
     }
     // The version is told to those who ask how far it has come; nobody waits here.
@@ -171,6 +171,44 @@ fn said_cache(worker: &mut Connection, client: &str) -> String {
     let answer = worker.send(&Request::get("/share").from(client)).unwrap();
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer.header("x-performance-cache").unwrap_or_default().to_owned()
+}
+
+/// Two hosts, one of them the canary's: on every worker, until all flags are off, which a rollout's way back sets too.
+#[test]
+fn a_flag_that_is_limited_to_a_host_is_on_for_that_host_alone() {
+    let stack = start("flags-canary", true).unwrap();
+    let node = stack.api_ok(Method::GET, "/api/admin/gateways", None).unwrap()["items"][0]["node"].clone();
+    let canary = json!({ "percent": 100, "hostnames": ["a.example"], "gateways": [node] });
+    let elsewhere = json!({ "percent": 100, "gateways": ["another"] });
+    let routes = json!({ "percent": 100, "routes": ["canary"] });
+    stack.put_route("canary", "/canary", "demo").unwrap();
+    let set = json!({ "enableRouteCache": canary, "enableIpBlacklistCache": elsewhere,
+        "enableGeoRulesCache": routes, "enableAsyncRecording": true });
+    stack.flags(&set).unwrap();
+    let mut workers = stack.connection_per_worker().unwrap();
+    let mut check = |canary: &str, other: &str| {
+        for connection in &mut workers {
+            for (host, path, wanted) in [("a.example", "/canary", canary), ("b.example", "/other", other)] {
+                let answer =
+                    connection.send(&Request::get(path).header("host", host).from("10.0.0.1")).unwrap();
+                let cache = answer.header("x-performance-cache").unwrap_or_default();
+                assert_eq!((answer.status, cache), (200, wanted), "{host}");
+            }
+        }
+    };
+    check("route=hit,ip=direct,geo=hit", "route=direct,ip=direct,geo=direct");
+    stack.recorded(PATIENCE).unwrap();
+    let modes = |path: &str| {
+        let query = format!("SELECT DISTINCT modes FROM traffic_events WHERE path = '{path}'");
+        stack.sql().unwrap().run(&query).unwrap()
+    };
+    let by = |mode: &str, outside: &str| {
+        [format!("ip=direct,geo={mode},route={mode},parallel=off,async=on,outside={outside}")]
+    };
+    assert_eq!(modes("/canary"), by("cached", "ip"));
+    assert_eq!(modes("/other"), by("direct", "ip+geo+route"));
+    stack.all_flags(false).unwrap();
+    check("route=direct,ip=direct,geo=direct", "route=direct,ip=direct,geo=direct");
 }
 
 #[test]

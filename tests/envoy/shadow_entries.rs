@@ -4,6 +4,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 use tidegate_stack::http::{Method, PATIENCE, Request, send};
+use tidegate_stack::list_server::ListServer;
 use tidegate_stack::load::Load;
 use tidegate_stack::{Options, Stack, wait};
 
@@ -87,4 +88,47 @@ fn a_thousand_requests_are_let_through_and_said_and_then_denied() {
         let answer = send(stack.gate(), &request(number)).unwrap();
         assert_eq!((answer.status, &answer.json().unwrap()["code"]), (403, &json!(code)));
     }
+}
+
+const LISTED: &str = "11.0.0.0/24";
+
+fn source_in_shadow() -> Result<()> {
+    let (stack, server) = (Stack::start(Options::for_test("shadow-source")?)?, ListServer::start()?);
+    stack.put_route("all", "/", "demo")?;
+    server.serve(format!("{LISTED}\n"));
+    let document = json!({ "url": server.url(), "allow_private": true, "interval": "30d", "mode": "shadow", "reason": "tried" });
+    stack.api_ok(Method::PUT, "/api/admin/sources/drop?wait_applied=5s", Some(&document))?;
+    let refresh = "/api/admin/sources/drop/refresh?wait_applied=30s";
+    assert_eq!(stack.api_ok(Method::POST, refresh, None)?["entries"], 1);
+    let request = |number: u64| Request::get("/in-shadow").from(&format!("11.0.0.{}", number % 250));
+    for on in [true, false] {
+        stack.all_flags(on)?;
+        let tally = Load::start(stack.gate(), 4, Some(500), request).finish();
+        assert_eq!((tally.status(200), tally.failed), (500, 0), "caches {on}: {tally:?}");
+    }
+    stack.all_flags(true)?;
+    assert!(stack.recorded(PATIENCE)?.is_whole());
+    let number =
+        |filter: &str| stack.sql()?.number(&format!("SELECT count(*) FROM traffic_events WHERE {filter}"));
+    assert_eq!(number("path = '/in-shadow' AND verdict = 'allow'")?, 1_000);
+    let of_source =
+        format!("would_deny = 'ip_banned' AND would_deny_rule = '{LISTED}' AND ban_source = 'drop'");
+    assert_eq!(number(&of_source)?, 1_000);
+    let top = stack.api_ok(Method::GET, "/api/admin/stats/top?by=shadow_source", None)?;
+    assert_eq!(requests(&top, "value", |item| item), [("drop".to_owned(), 1_000)]);
+
+    let enforce = "/api/admin/sources/drop/enforce?wait_applied=30s";
+    assert_eq!(stack.api_ok(Method::POST, enforce, None)?["applied"]["gateways"], 1);
+    for number in [0, 1, 2] {
+        let answer = send(stack.gate(), &request(number))?;
+        assert_eq!((answer.status, &answer.json()?["code"]), (403, &json!("ip_banned")));
+    }
+    assert!(stack.recorded(PATIENCE)?.is_whole());
+    assert_eq!(number(&format!("reason = 'ip_banned' AND rule = '{LISTED}' AND ban_source = 'drop'"))?, 3);
+    Ok(())
+}
+
+#[test]
+fn a_source_in_shadow_is_tried_and_then_denies() {
+    source_in_shadow().unwrap();
 }

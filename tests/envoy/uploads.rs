@@ -4,6 +4,7 @@ use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -20,6 +21,8 @@ const UPLOADS: u64 = 60;
 static PIECE: [u8; 64 << 10] = [b'x'; 64 << 10];
 /// More than each may take; with buffers of 256 KiB it is more, and by Envoy's defaults over 1 MiB.
 const AT_MOST: u64 = 300 << 10;
+/// More than the longest time that a check may take where uploads are held.
+const ENDED: Duration = Duration::from_secs(90);
 
 /// Bytes that Envoy has allocated.
 fn allocated(stack: &Stack) -> Result<u64> {
@@ -27,7 +30,8 @@ fn allocated(stack: &Stack) -> Result<u64> {
     memory["allocated"].as_str().and_then(|bytes| bytes.parse().ok()).context("/memory")
 }
 
-/// Uploads, for as long as Envoy takes something, while every check waits for its answer.
+/// Uploads, for as long as Envoy takes something, while every check waits for its answer, and until
+/// none of them is under way any more.
 ///
 /// # Errors
 /// Envoy holds more of them than it should.
@@ -57,7 +61,11 @@ pub fn take_little(stack: &Stack) -> Result<()> {
     let held = allocated(stack)?.saturating_sub(before);
     println!("{count} uploads that wait take {} KiB each, {} MiB in all", (held / count) >> 10, held >> 20);
     ensure!(held < AT_MOST * count, "{held} bytes");
-    Ok(())
+    drop(uploads);
+    // Envoy may be told of a client's end only once it reads again, after the check's time is over.
+    wait::until("Envoy has ended every upload", ENDED, || {
+        Ok((stack.stats()?.get("http.gate.downstream_rq_active").unwrap_or_default() == 0).then_some(()))
+    })
 }
 
 /// With a time for a whole request that a test can wait for, and with a memory that is as full as a file

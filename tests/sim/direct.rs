@@ -11,7 +11,8 @@ use std::time::Duration;
 use tidegate::root_context::module;
 use tidegate_host_sim::{CONFIG, Feed, LastingFault, Order, Request, Response, TestRng, Testbed, Waits};
 use tidegate_policy::check::{Answered, Check, PerCheck};
-use tidegate_policy::flags::{Flag, FlagState, Flags, Mode, Modes};
+use tidegate_policy::flags::{Flag, FlagScope, FlagState, Flags, Mode, Modes, ScopedShare};
+use tidegate_policy::scope::Scope;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
@@ -135,7 +136,7 @@ fn in_parallel_nothing_is_asked_that_cannot_matter() {
         testbed.feed.asked
     };
     let ip_cached = flags(true).with(Flag::IpBlacklistCache, FlagState::On);
-    assert_eq!(asked(CONFIG, ip_cached, "9.9.9.9"), PerCheck::default(), "the cache knows the ban");
+    assert_eq!(asked(CONFIG, ip_cached.clone(), "9.9.9.9"), PerCheck::default(), "the cache knows the ban");
     assert_eq!(asked(CONFIG, ip_cached, "1.1.1.1"), PerCheck { ip: 0, geo: 1, route: 1 });
     let envoy = CONFIG.replacen('{', r#"{"routing": "envoy", "#, 1);
     assert_eq!(asked(&envoy, flags(true), "1.1.1.1"), PerCheck { ip: 1, geo: 1, route: 0 });
@@ -147,9 +148,10 @@ fn a_request_that_is_too_large_for_a_question_is_not_asked_about() {
     let request = Request::get("/x", "1.1.1.1").header(b"x-large", &[b'a'; 300 << 10]);
     assert_eq!(testbed.request(0, request).status, 200);
     let answered = testbed.events()[0].answered;
-    let expected = PerCheck { ip: Answered::Direct, geo: Answered::Direct, route: Answered::Fallback };
+    // A ban may apply on some routes only, so the ip check asks about all of the request as well.
+    let expected = PerCheck { ip: Answered::Fallback, geo: Answered::Direct, route: Answered::Fallback };
     assert_eq!(answered, expected);
-    assert_eq!(testbed.feed.asked, PerCheck { ip: 1, geo: 1, route: 0 });
+    assert_eq!(testbed.feed.asked, PerCheck { ip: 0, geo: 1, route: 0 });
 }
 
 #[test]
@@ -266,6 +268,49 @@ fn a_share_of_the_clients_is_the_same_clients_in_every_vm() {
     }
     // 60 of 200 clients on the average; six standard deviations are 39.
     assert!(cached % 3 == 0 && (21..=99).contains(&(cached / 3)), "{cached}");
+}
+
+#[test]
+fn a_flag_that_is_limited_is_on_for_requests_within_and_off_for_all_others() {
+    let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let limited = |gateways: &[&str], hostnames: &[&str], routes: &[&str]| {
+        let place = Scope { hostnames: names(hostnames), routes: names(routes) };
+        let scope = FlagScope { gateways: names(gateways), place };
+        FlagState::Scoped(Box::new(ScopedShare { percent: 100, scope }))
+    };
+    let document = |name: &str| {
+        serde_json::json!({"metadata": {"name": name}, "spec": {"rules": [
+            {"matches": [{"path": {"type": "PathPrefix", "value": format!("/{name}")}}],
+             "backendRefs": [{"name": "demo", "port": 80}]}]}})
+    };
+    let mut feed = Feed::new();
+    feed.set_routes(&[document("a"), document("b")]);
+    feed.set_flags(
+        Flags::default()
+            .with(Flag::RouteCache, limited(&["sim"], &["*.example"], &[]))
+            .with(Flag::IpBlacklistCache, limited(&["another"], &[], &[]))
+            .with(Flag::GeoRulesCache, limited(&[], &[], &["a"]))
+            .with(Flag::AsyncRecording, FlagState::On),
+    );
+    let mut testbed = Testbed::new(module, 1, CONFIG, feed);
+    let (inside, outside) = ((Mode::Cached, Answered::Cache), (Mode::Direct, Answered::Direct));
+    for (host, path, route, geo) in [
+        ("a.example", "/a", inside, inside),
+        ("a.example", "/b", inside, outside),
+        ("example", "/a", outside, inside),
+        ("1.2.3.4:80", "/b", outside, outside),
+    ] {
+        assert_eq!(testbed.request(0, Request::new("GET", host, path, Some("1.1.1.1"))).status, 200);
+        testbed.run(SECOND);
+        let (_, event) = testbed.feed.events.last().unwrap();
+        let modes = event.modes.unwrap();
+        let found = [(modes.route, event.answered.route), (modes.geo, event.answered.geo)];
+        assert_eq!((found, (modes.ip, event.answered.ip)), ([route, geo], outside), "{host}{path}");
+        let is_outside = |flag| modes.outside.has(flag);
+        let flags = [Flag::RouteCache, Flag::GeoRulesCache, Flag::IpBlacklistCache, Flag::AsyncRecording];
+        assert_eq!(flags.map(is_outside), [route == outside, geo == outside, true, false], "{host}{path}");
+    }
+    testbed.check();
 }
 
 #[test]

@@ -196,7 +196,7 @@ fn a_limit_in_shadow_counts_as_if_it_were_enforced_and_lets_pass() {
 fn who_is_on_the_allow_list_is_exempt_and_who_is_banned_uses_nothing_up() {
     for flags in [Flags::all_on(), Flags::default().with(Flag::AsyncRecording, FlagState::On)] {
         let mut testbed = testbed(2, [per_client(2)]);
-        testbed.feed.set_flags(flags);
+        testbed.feed.set_flags(flags.clone());
         testbed.feed.allow(&[("10.0.0.0/8", None)]);
         testbed.feed.ban("1.2.3.4");
         testbed.run(SECOND);

@@ -309,6 +309,7 @@ impl Testbed {
             status: None,
             duration_us: None,
             upstream_us: None,
+            gate_us: None,
             bytes_in: None,
             bytes_out: None,
             ..event.clone()

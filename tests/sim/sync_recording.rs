@@ -27,7 +27,7 @@ fn testbed() -> Testbed {
 
 /// An event without what the mode of recording may change.
 fn content(event: &TrafficEvent) -> TrafficEvent {
-    TrafficEvent { modes: None, tables_seq: 0, ..event.clone() }
+    TrafficEvent { modes: None, tables_seq: 0, gate_us: None, ..event.clone() }
 }
 
 /// Numbers that were stored, each exactly once and without holes.
@@ -64,6 +64,11 @@ fn a_response_waits_until_its_event_is_stored() {
     let events = testbed.events();
     assert_eq!((events[0].number, events[0].status), (1, Some(201)));
     assert_eq!(events[0].duration_us, Some(200_000), "what the client waited for");
+    assert_eq!(
+        (events[0].gate_us, events[0].upstream_us),
+        (Some(200_000), Some(0)),
+        "all of it for the gate"
+    );
     assert!(testbed.feed.open.is_empty() && testbed.feed.opened.len() == 1);
     assert_eq!(testbed.metric("tidegate.recording.sync.stored"), 1);
     testbed.check();

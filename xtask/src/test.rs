@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
+use tidegate_stack::chromium::{ChromiumBinaries, HOW_TO_INSTALL};
 use tidegate_stack::process;
 
 use crate::build::{self, Parts, Profile};
@@ -45,6 +46,8 @@ enum Step {
     Dist,
     /// Scenarios on a real Envoy.
     Envoy,
+    /// The dashboard's pages in a real Chromium.
+    Browser,
     /// Clippy.
     Lints,
     /// docker-compose.yml.
@@ -70,7 +73,7 @@ fn steps(args: &TestArgs, report: &mut Report) -> Result<()> {
         report.step("formatting", || quiet(&["fmt", "--all", "--check"]))?;
     }
     install::wasm_target()?;
-    let stacks = wanted(&[Step::Dist, Step::Envoy, Step::Compose]);
+    let stacks = wanted(&[Step::Dist, Step::Envoy, Step::Browser, Step::Compose]);
     // Beside the rest: what waits for the network, and the filter, of which the last stage
     // is one thread, in folders of cargo's of its own.
     let downloads = stacks.then(|| {
@@ -80,7 +83,7 @@ fn steps(args: &TestArgs, report: &mut Report) -> Result<()> {
         })
     });
     let filter = stacks.then(|| Beside::start(|| Ok((filter::build()?, build::other_filters()?))));
-    if wanted(&[Step::Unit, Step::Schemathesis, Step::Sim, Step::Dist, Step::Envoy, Step::Compose]) {
+    if stacks || wanted(&[Step::Unit, Step::Schemathesis, Step::Sim]) {
         report.step("compiling programs and tests", compile)?;
     }
     if wanted(&[Step::Unit]) {
@@ -181,6 +184,9 @@ fn with_parts(
     if wanted(&[Step::Lints]) {
         lints_beside.unwrap_or_else(lints).finish(report, "lints (beside)")?;
     }
+    if wanted(&[Step::Browser]) {
+        browser(report, scene)?;
+    }
     if wanted(&[Step::Envoy]) {
         let arguments = ["--test", "envoy", "--", "--nocapture", "--test-threads=1"];
         report
@@ -196,6 +202,17 @@ fn with_parts(
         })?;
     }
     Ok(())
+}
+
+fn browser(report: &mut Report, scene: &Scene) -> Result<()> {
+    if ChromiumBinaries::find().is_none() {
+        println!("no Chromium, so pages in a real browser are skipped: {HOW_TO_INSTALL}");
+        return Ok(());
+    }
+    report.step("pages in a real browser", || {
+        let arguments = ["--test", "browser", "--", "--show-output", "--test-threads", "2"];
+        tests(scene.command(&arguments), || {})
+    })
 }
 
 /// Clippy, on what of the processors others leave. What it says is shown if it finds something.

@@ -17,7 +17,9 @@ mod named_documents;
 mod openapi;
 pub mod places;
 pub(crate) mod query;
+mod shadow_fields;
 pub mod streamed_body;
+pub(crate) mod ui;
 mod wait_applied;
 
 use std::sync::{Arc, LazyLock};
@@ -64,7 +66,9 @@ const COMPRESSED: u16 = 4 << 10;
 /// The people's listener.
 pub fn people(app: AppState) -> Router {
     let open = limited(open_to_people().into_router(), &app);
-    let router = finish(Listener::People, Role::Read, open, admin::routes(), app);
+    let api = finish(Listener::People, Role::Read, open, admin::routes(), app.clone());
+    let pages = observed(Listener::People, ui::routes(api.clone(), &app).layer(from_fn(require_room)), &app);
+    let router = api.merge(pages);
     // Not for gateways: what they load is dense already, and they would have to unpack it in a worker.
     router.layer(CompressionLayer::new().compress_when(SizeAbove::new(COMPRESSED).and(is_compressible)))
 }
@@ -72,8 +76,9 @@ pub fn people(app: AppState) -> Router {
 /// Whether an answer may be compressed: what is text and has no `ETag`, which is of the bytes as they are.
 fn is_compressible(_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions) -> bool {
     let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    const TEXT: [&[u8]; 4] = [b"application/openmetrics-text", b"text/html", b"text/css", b"text/javascript"];
     !headers.contains_key(ETAG)
-        && (kind == b"application/json" || kind.starts_with(b"application/openmetrics-text"))
+        && (kind == b"application/json" || TEXT.iter().any(|text| kind.starts_with(text)))
 }
 
 /// The gateways' listener.
@@ -162,7 +167,13 @@ fn finish(
         .layer(from_fn_with_state(guard, require_role))
         .layer(from_fn(require_room));
     let all = open.method_not_allowed_fallback(not_this_method).merge(guarded);
-    all.layer(from_fn(limit_time))
+    observed(listener, all.with_state(app.clone()), &app)
+}
+
+/// Limits the time of answers, counts and logs them, and gives each request an id.
+fn observed(listener: Listener, router: Router, app: &AppState) -> Router {
+    router
+        .layer(from_fn(limit_time))
         .layer(from_fn_with_state((listener, app.metrics.clone()), count))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(
@@ -173,7 +184,6 @@ fn finish(
                 .on_failure(()),
         )
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
-        .with_state(app)
 }
 
 /// Refuses what comes by a connection of the listener's reserve.

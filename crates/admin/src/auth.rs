@@ -4,13 +4,14 @@
 mod known_tokens;
 mod require_role;
 mod role_table;
+mod token_bound_body;
 
 use sha2::{Digest, Sha256};
 
 use crate::store::{COMMAND_LINE, RULES, SOURCES, SQL, TOKEN_FILES};
 
 pub use known_tokens::Tokens;
-pub use require_role::{RoleGuard, require_role};
+pub use require_role::{RoleGuard, SignedIn, require_role};
 pub use role_table::RoleTable;
 
 /// Prefix of every token, by which secret scanners can find leaked ones.

@@ -8,8 +8,10 @@ mod audit;
 mod auto_bans;
 mod backup;
 mod bans;
+mod bench;
 mod context;
 mod contexts;
+mod dashboard;
 mod doctor;
 mod documents;
 mod events;
@@ -24,16 +26,19 @@ mod logging;
 mod manual;
 mod output;
 mod pages;
+mod rollout;
 mod serve;
 mod settings;
 mod sources;
 mod stats;
 mod status;
+mod targets;
 mod tls_args;
 mod tls_error;
 mod token;
 mod toml_file;
 mod transfer_progress;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -69,6 +74,8 @@ enum Command {
     Health(health::HealthArgs),
     /// Print whether anything is wrong with a service and its gateways; exit with 1 if so.
     Status(api_args::ApiArgs),
+    /// Print a link that signs in to the dashboard once, with the token of this command.
+    Dashboard(dashboard::DashboardArgs),
     /// Say in sentences what is wrong with a service and its gateways, or will be, and which command
     /// mends it. Exits with 1 if anything is; notes are nothing wrong.
     Doctor(api_args::ApiArgs),
@@ -80,7 +87,7 @@ enum Command {
     /// Ban addresses or blocks.
     Ban(addresses::BanArgs),
     /// Remove the bans of exactly these addresses or blocks.
-    Unban(addresses::RemoveArgs),
+    Unban(addresses::UnbanArgs),
     /// Print, import and export the bans, and enforce those in shadow.
     #[command(subcommand)]
     Bans(bans::BansCommand),
@@ -99,6 +106,12 @@ enum Command {
     /// Print the most frequent addresses, countries, paths, reasons, user agents, rules or limits, or
     /// what entries in shadow would have denied most.
     Top(stats::TopArgs),
+    /// Measure a gate with a load, compare two measurements, or a gate with its backend. Exits with 1 when
+    /// there was no answer or a target is missed, and with 2 on errors.
+    Bench(bench::BenchArgs),
+    /// Look at a service and its gateways again and again, and say at the end whether they were stable. Exits
+    /// with 1 when they were not, and with 2 on errors.
+    Watch(watch::WatchArgs),
     /// Print what would become of a request, and why.
     Explain(explain::ExplainArgs),
     /// Print the connected gateways, and what each enforces.
@@ -140,10 +153,10 @@ enum Command {
     Routes(documents::DocumentsCommand),
     /// Geo rules, which say which countries are allowed.
     #[command(subcommand)]
-    GeoRules(documents::DocumentsCommand),
+    GeoRules(documents::enforce::ShadowDocumentsCommand),
     /// Limits, which say how many requests are allowed.
     #[command(subcommand)]
-    Limits(documents::DocumentsCommand),
+    Limits(documents::enforce::ShadowDocumentsCommand),
     /// Backends: upstreams that Envoy's configuration does not have.
     #[command(subcommand)]
     Backends(documents::DocumentsCommand),
@@ -159,6 +172,9 @@ enum Command {
     /// Sources of bans: lists that the service fetches again and again, and CrowdSec.
     #[command(subcommand)]
     Sources(sources::SourcesCommand),
+    /// Rollouts of flags that run by themselves: stages, gates over what requests measured, and the way back.
+    #[command(subcommand)]
+    Rollout(rollout::RolloutCommand),
 }
 
 /// Runs the program's command line. Errors are printed on standard error.
@@ -186,6 +202,7 @@ impl Cli {
     fn run(self, settings: Option<&Settings>) -> ExitCode {
         let done = match self.command {
             Command::Status(api) => block_on(status::status(&api)),
+            Command::Dashboard(args) => block_on(dashboard::run(&args)),
             Command::Doctor(api) => block_on(doctor::run(&api)),
             Command::Recording(api) => block_on(status::recording(&api)),
             Command::Flags(command) => block_on(flags::run(&command)),
@@ -200,6 +217,8 @@ impl Cli {
             Command::Events(args) => block_on(events::run(&args)),
             Command::Stats(command) => block_on(stats::run(&command)),
             Command::Top(args) => block_on(stats::top(&args)),
+            Command::Bench(args) => return documents::exit(bench::run(args)),
+            Command::Watch(args) => return documents::exit(watch::run(args)),
             Command::Explain(args) => block_on(explain::run(&args)),
             Command::Gateways(api) => block_on(gateways::list(&api)),
             Command::Refresh(args) => block_on(gateways::refresh(&args)),
@@ -222,17 +241,20 @@ impl Cli {
             }
             Command::AutoBans(auto_bans::AutoBansCommand::List(api)) => block_on(auto_bans::list(&api)),
             Command::AutoBans(auto_bans::AutoBansCommand::Documents(command)) => {
-                return documents::run(&command, Kind::Document(DocumentKind::AutoBan));
+                return documents::enforce::run(&command, Kind::Document(DocumentKind::AutoBan));
             }
             Command::Pages(pages::PagesCommand::Html(command)) => pages::run(&command),
             Command::Sources(command) => return sources::run(&command),
+            Command::Rollout(command) => return rollout::run(&command),
             Command::Apply(args) => return documents::exit(args.run()),
             Command::Diff(args) => return documents::exit(args.run(&Kind::ALL)),
             Command::Routes(command) => return documents::run(&command, Kind::Document(DocumentKind::Route)),
             Command::GeoRules(command) => {
-                return documents::run(&command, Kind::Document(DocumentKind::GeoRule));
+                return documents::enforce::run(&command, Kind::Document(DocumentKind::GeoRule));
             }
-            Command::Limits(command) => return documents::run(&command, Kind::Document(DocumentKind::Limit)),
+            Command::Limits(command) => {
+                return documents::enforce::run(&command, Kind::Document(DocumentKind::Limit));
+            }
             Command::Backends(command) => {
                 return documents::run(&command, Kind::Document(DocumentKind::Backend));
             }

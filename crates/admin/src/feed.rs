@@ -31,7 +31,10 @@ mod reconcile;
 mod references;
 mod restart_guess;
 mod row_index;
+mod scoped_bans;
+mod scoped_rows;
 mod snapshot;
+mod source_set;
 mod state;
 mod table_bytes;
 mod table_room;
@@ -73,6 +76,7 @@ pub use ip_rows::RowStatus;
 pub use references::{MissingGeoRule, MissingRoute, UnknownBackend};
 pub use row_index::Quarantined;
 pub use snapshot::{Snapshot, TableDigest, TableDigests};
+pub use source_set::SourceSet;
 
 /// How long a direct question waits for the newest tables, before it is answered by those before
 /// and by the rows. Most take under a millisecond; gateways wait a second.

@@ -116,15 +116,35 @@ finding_codes! {
     TableFull = "table_full", Error,
         "entries of `ip_monitor` do not fit into their table and have no effect; `quarantine.left_out` counts them",
         "remove entries that are not needed, `tidegate unban`, or ban blocks in the place of addresses";
+    ScopesFull = "scopes_full", Error,
+        "bans with `applies_to` have no effect, for there are too many different ones, or too many such addresses; `quarantine.left_out.scoped_bans` counts them",
+        "give bans of several sites one `applies_to`, or remove those of one that is not needed: `tidegate unban ADDRESS --host NAME`, `tidegate sources delete NAME`";
     SourceHeldBack = "source_held_back", Warning,
         "a source's list became empty, or lost more of its entries at once than its `max_shrink`: what was fetched before stays in force",
         "look at the list; `tidegate sources refresh NAME --force` takes it as it is";
+    SourceFailing = "source_failing", Warning,
+        "the last fetch of a source failed, or what it fetched could not be read as a list: what was fetched before stays in force",
+        "`tidegate sources list` says why; mend its server or its list, or change or remove the source";
     SourceStale = "source_stale", Warning,
         "a source was not fetched for three of its intervals and five minutes: its bans are old",
         "`tidegate sources list` says why; mend its server, or change or remove the source";
     ShadowMismatch = "shadow_mismatch", Error,
         "a cache in shadow answered differently than the database, with the same tables",
         "leave the flag in shadow: `tidegate flags set NAME=shadow`";
+    RolloutPaused = "rollout_paused", Warning,
+        "the run of a rollout is paused: a person asked for it, somebody set a flag, a gate failed, its time was over, or the database was put back from a backup; the detail says which",
+        "`tidegate rollout status NAME` says more; then `tidegate rollout resume NAME`, or `tidegate rollout abort NAME`";
+    RolloutUnreadable = "rollout_unreadable", Error,
+        "what the database has of a run that goes on cannot be read: another version of Tidegate wrote it, or it was damaged; nothing is decided",
+        "`tidegate rollout abort NAME` ends it, and sets the flags back as far as it is known what they were";
+    RolloutRemoved = "rollout_removed", Warning,
+        "the run of a rollout goes on whose document is no more there",
+        "`tidegate rollout abort NAME`, or put the document back";
+    RolloutWaits = "rollout_waits", Note,
+        "the run of a rollout waits for approval: `tidegate rollout approve NAME`", "";
+    WebhooksFailing = "webhooks_failing", Warning,
+        "a webhook of a rollout does not take notices, or one was given up within the last hour",
+        "see why in the sentence; notices are tried again for a day";
     UnknownListener = "unknown_listener", Error,
         "a route is held to a listener that is not there: what it would take gets 500",
         "declare it, `tidegate listeners apply -f FILE`, or change the route: `tidegate routes apply -f FILE`";
@@ -137,6 +157,9 @@ finding_codes! {
     LimitRouteMissing = "limit_route_missing", Error,
         "a limit names a route that is not there, for which it holds for no request",
         "add the route, `tidegate routes apply -f FILE`, or take its name out: `tidegate limits apply -f FILE`";
+    BanRouteMissing = "ban_route_missing", Warning,
+        "a ban or a source applies to a route that is not there: to no request, until it is",
+        "add the route, `tidegate routes apply -f FILE`, or ban again for another: `tidegate ban ADDRESS --route NAME`";
     CountriesMissing = "countries_missing", Error,
         "there are geo rules and no country table",
         "bring one: `tidegate geo import FILE`";
@@ -146,6 +169,9 @@ finding_codes! {
     AutoBansFull = "auto_bans_full", Warning,
         "a rule of automatic bans dropped counters within the last 10 minutes because too many addresses came: it may have missed some",
         "count fewer requests by it: a narrower `match`, or no `share`";
+    AutoBansTooMany = "auto_bans_too_many", Error,
+        "there are more rules of automatic bans than count: the last by name do nothing",
+        "remove those that are not needed: `tidegate auto-bans delete NAME`";
     GatewayLost = "gateway_lost", Error,
         "a gateway was not heard of for over 3 s",
         "see whether that Envoy runs and reaches the gateways' listener; `tidegate gateways` shows when it was last heard of";

@@ -12,6 +12,7 @@ mod registry;
 mod tests;
 mod wait;
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -73,6 +74,14 @@ pub struct GatewayStatus {
     pub unread: Vec<&'static str>,
     /// What its last poll said of the VM that polls; `None`: it does not say.
     pub poller: Option<PollerStatus>,
+}
+
+impl GatewayStatus {
+    /// Whether it enforces `version`, or a later one, in all VMs that serve requests, as far as it has said.
+    #[must_use]
+    pub fn enforces(&self, version: Version) -> bool {
+        self.unread.is_empty() && self.ack.is_some_and(|ack| Goal::from(version).is_met(&ack))
+    }
 }
 
 impl Gateways {
@@ -193,6 +202,14 @@ impl Gateways {
     #[must_use]
     pub fn list(&self) -> Vec<GatewayStatus> {
         self.registry().list()
+    }
+
+    /// How many of these gateways, whose VMs have not ended as far as is known, are not heard of.
+    #[must_use]
+    pub fn silent(&self, open: &[Gateway]) -> usize {
+        let heard = self.list().into_iter().filter(|status| !status.lost);
+        let heard: HashSet<Gateway> = heard.map(|status| status.gateway).collect();
+        open.iter().filter(|gateway| !heard.contains(gateway)).count()
     }
 
     /// Sets the epoch that acks count in. A new one ends all waits: versions of the old epoch can

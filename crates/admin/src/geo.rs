@@ -62,6 +62,46 @@ pub struct Imported {
 /// When one cannot be read, is not what `format` says, or two ranges overlap.
 pub fn read(files: &[PathBuf], format: FileFormat) -> anyhow::Result<Imported> {
     let mut reading = Reading { format, ranges: RangeCollector::default(), places: Places::default() };
+    let mut paths = with_folders(files)?;
+    paths.sort_by_key(|path| !has_places(&name(path)));
+    paths.iter().try_for_each(|path| reading.loaded(path, load(path, MAX_FILE)?))?;
+    table(names(files), reading.ranges)
+}
+
+/// What `files` are called together, in messages and as the table's source.
+#[must_use]
+pub fn names(files: &[PathBuf]) -> String {
+    files.iter().map(|path| name(path)).collect::<Vec<_>>().join(", ")
+}
+
+/// One zip archive with what [`read`] would read, for [`read_bytes`].
+///
+/// # Errors
+/// When a file cannot be read, or an archive among them is damaged.
+pub fn pack(files: &[PathBuf]) -> anyhow::Result<Vec<u8>> {
+    let mut packed = Vec::new();
+    for (number, path) in with_folders(files)?.iter().enumerate() {
+        // Two folders may have files of one name, and one that is named may end as it likes.
+        let called = |name: &str| {
+            let end = if may_be_read(name) { "" } else { ".csv" };
+            format!("{number}/{name}{end}")
+        };
+        let bytes = load(path, MAX_FILE)?;
+        if !archive::is_one(&bytes) {
+            packed.push((called(&name(path)), bytes));
+            continue;
+        }
+        let wrong = |why| anyhow!("{}: {why}", path.display());
+        let archive = Archive::open(&bytes).map_err(wrong)?;
+        for member in archive.members().map_err(wrong)? {
+            packed.push((called(&member.name), archive.unpack(&member, MAX_FILE).map_err(wrong)?));
+        }
+    }
+    archive::pack(&packed).map_err(|error| anyhow!("the files cannot be packed together: {error}"))
+}
+
+/// `files`, with what is in a folder in its place.
+fn with_folders(files: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for path in files {
         match path.is_dir() {
@@ -69,10 +109,7 @@ pub fn read(files: &[PathBuf], format: FileFormat) -> anyhow::Result<Imported> {
             false => paths.push(path.clone()),
         }
     }
-    paths.sort_by_key(|path| !has_places(&name(path)));
-    paths.iter().try_for_each(|path| reading.loaded(path, load(path, MAX_FILE)?))?;
-    let names: Vec<_> = files.iter().map(|path| name(path)).collect();
-    table(names.join(", "), reading.ranges)
+    Ok(paths)
 }
 
 /// Reads one file that is at hand already, `path` only naming it; an archive gives all of its members.

@@ -14,6 +14,8 @@ pub mod manifest;
 pub mod metrics;
 pub mod problem;
 pub mod protected_networks;
+pub mod rollouts;
+pub mod sample_difference;
 pub mod serve;
 pub mod sources;
 pub mod store;

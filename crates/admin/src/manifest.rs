@@ -25,7 +25,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, those that others refer to first.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Document(DocumentKind::Listener),
         Self::Document(DocumentKind::Backend),
         Self::Document(DocumentKind::GeoRule),
@@ -34,6 +34,7 @@ impl Kind {
         Self::Document(DocumentKind::Source),
         Self::Document(DocumentKind::Route),
         Self::Document(DocumentKind::AutoBan),
+        Self::Document(DocumentKind::Rollout),
         Self::Ban,
         Self::AllowListEntry,
         Self::Flags,
@@ -50,6 +51,7 @@ impl Kind {
             Self::Document(DocumentKind::Source) => ("Source", "sources"),
             Self::Document(DocumentKind::Route) => ("HTTPRoute", "routes"),
             Self::Document(DocumentKind::AutoBan) => ("AutoBan", "auto-bans"),
+            Self::Document(DocumentKind::Rollout) => ("Rollout", "rollouts"),
             Self::Ban => ("Ban", "bans"),
             Self::AllowListEntry => ("AllowListEntry", "allow-list"),
             Self::Flags => ("Flags", "flags"),
@@ -84,6 +86,15 @@ impl Kind {
         json!({ "apiVersion": version, "kind": format!("{}List", self.name()), "items": items })
     }
 
+    /// Where a ban with this spec applies, in one spelling; `None`: everywhere. Of one address there may be a document for
+    /// each place.
+    #[must_use]
+    pub fn place(self, spec: &Value) -> Option<String> {
+        let scope = spec.get("applies_to").filter(|scope| self == Self::Ban && !scope.is_null())?;
+        let read = author::read_scope(scope);
+        Some(read.map_or_else(|_| scope.to_string(), |scope| author::write_scope(&scope).to_string()))
+    }
+
     /// The document that means `spec`, as answers and files have it: a route is its own.
     #[must_use]
     pub fn manifest(self, name: &str, mut spec: Value) -> Value {
@@ -108,7 +119,7 @@ impl Kind {
             }
             _ => {
                 let mut take = |field| answer.as_object_mut().and_then(|fields| fields.remove(field));
-                if self == Self::Document(DocumentKind::Source) {
+                if matches!(self, Self::Document(DocumentKind::Source | DocumentKind::Rollout)) {
                     take("status");
                 }
                 let name = take("name");

@@ -87,15 +87,17 @@ metrics! {
     FEED_STOPPED: Gauge "tidegate_admin_feed_stopped" []
         "1 while gateways hear of no change because the database cannot be followed";
     TABLE_ENTRIES: Gauge "tidegate_admin_table_entries" ["table"]
-        "entries of each table: `bans` and, of them, `bans_overlay`, `allow`, `shadow_bans` (also as `watched`), `routes`, `geo`, `countries`, `limits`";
+        "entries of each table: `bans` and, of them, `bans_overlay`, `allow`, `shadow_bans` (also as `watched`), `scoped_bans`, `routes`, `geo`, `countries`, `limits`";
     QUARANTINED_ROWS: Gauge "tidegate_admin_quarantined_rows" ["table"]
         "rows that cannot be read, or have no effect for another reason";
     TABLE_LEFT_OUT: Gauge "tidegate_admin_table_left_out" ["table"]
-        "of these, entries that have no effect because their table is full: `bans`, `allow`, `shadow_bans`";
+        "of these, entries that have no effect because their table is full: `bans`, `allow`, `shadow_bans`, `scoped_bans`";
     SOURCES: Gauge "tidegate_admin_ban_sources" ["state"]
         "sources of bans: `ok`; `failing`, whose last fetch failed; `held_back`, whose list became empty or lost too much at once; `stale`, not fetched for three intervals and five minutes";
     SOURCE_ENTRIES: Gauge "tidegate_admin_ban_source_entries" []
         "entries of all their sets together";
+    SOURCE_AGE_SECONDS: Gauge "tidegate_admin_ban_source_age_seconds" []
+        "age of what the source has that was fetched longest ago, from its creation if it never was; 0: there is no source";
     SOURCE_FETCHES: Counter "tidegate_admin_ban_source_fetches" ["outcome"]
         "their fetches: `replaced` the set, `unchanged`, `held_back`, `failed`";
     GATEWAYS: Gauge "tidegate_admin_gateways" ["state"]
@@ -128,6 +130,18 @@ metrics! {
         "counters that were dropped for others though they had requests of the window";
     AUTO_BAN_EVENTS_LATE: Counter "tidegate_admin_auto_ban_events_late" []
         "events that came too late to be counted by a rule";
+    ROLLOUT_PHASE: Gauge "tidegate_admin_rollout_phase" ["phase"]
+        "1 for the phase of the rollout's run that has not ended: `running`, `waiting_for_approval` or `paused`; all 0: there is none";
+    ROLLOUT_STAGE: Gauge "tidegate_admin_rollout_stage" []
+        "the stage that this run is in, from 1; 0: there is none";
+    ROLLOUT_HELD_SECONDS: Gauge "tidegate_admin_rollout_held_seconds" []
+        "for how long this stage has been held";
+    ROLLOUT_GATES: Gauge "tidegate_admin_rollout_gates" ["verdict"]
+        "gates of this stage by what they said last: `holds`, `fails`, or `undecided`, without enough data";
+    ROLLOUT_STEPS: Counter "tidegate_admin_rollout_steps" ["kind"]
+        "what happened to runs: `started`, `stage_entered`, `gate_failed`, `waiting_for_approval`, `approved`, `paused`, `resumed`, `stage_rolled_back`, `rolled_back`, `aborted`, `completed`";
+    ROLLOUT_NOTICES: Counter "tidegate_admin_rollout_notices" ["outcome"]
+        "tries to tell webhooks of rollouts: `sent`, `failed`; `given_up`, of these the last ones of a notice";
     EVENTS_NUMBERED: Counter "tidegate_admin_events_numbered" []
         "events that gates numbered, as far as is known";
     EVENTS_STORED: Counter "tidegate_admin_events_stored" []

@@ -80,7 +80,7 @@ problem_codes! {
     NotBanned = "not_banned", NOT_FOUND, "This is not banned",
         "unban: there is no ban of exactly this address or block";
     NotInShadow = "not_in_shadow", NOT_FOUND, "There is no such ban in shadow",
-        "enforce: there is no ban of exactly this address or block in shadow, or none of this source";
+        "enforce: there is no ban of exactly this address or block in shadow, or none of this source; or the document is enforced already";
     NotOnAllowList = "not_on_allow_list", NOT_FOUND, "This is not on the allow list",
         "there is no entry of exactly this address or block on the allow list";
     RouteNotFound = "route_not_found", NOT_FOUND, "There is no route of this name",
@@ -99,6 +99,10 @@ problem_codes! {
         "there is no automatic ban of this name";
     SourceNotFound = "source_not_found", NOT_FOUND, "There is no source of this name",
         "there is no source of this name";
+    RolloutNotFound = "rollout_not_found", NOT_FOUND, "There is no rollout of this name",
+        "there is no rollout of this name";
+    RolloutNotStarted = "rollout_not_started", NOT_FOUND, "This rollout has had no run",
+        "pause, resume, approve, abort, report, figures: the rollout has had no run";
     TokenNotFound = "token_not_found", NOT_FOUND, "There is no token of this name",
         "there is no token of this name";
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "This path does not take this method",
@@ -113,6 +117,18 @@ problem_codes! {
         "routes are held to this listener and could not be any more; `detail` names them";
     SourceChanged = "source_changed", CONFLICT, "The source was changed meanwhile",
         "refresh of a source: its document was changed while it was fetched";
+    RolloutActive = "rollout_active", CONFLICT, "A rollout runs",
+        "start, removal of a rollout: a run has not ended, which `detail` names; abort it first";
+    WrongPhase = "wrong_phase", CONFLICT, "The run is in another phase",
+        "pause, resume, approve, abort: not in the phase that the run is in, which `detail` names";
+    RunMovedOn = "run_moved_on", CONFLICT, "The run has moved on",
+        "pause, resume, approve, abort: the run is in another stage, or is another run, than the body says; `detail` names it";
+    RunUnreadable = "run_unreadable", CONFLICT, "The run cannot be read",
+        "resume: what the database has of the run cannot be read; it can only be aborted";
+    GateDoesNotHold = "gate_does_not_hold", CONFLICT, "A gate of the stage does not hold",
+        "approve: a gate of the stage does not hold at this moment; `detail` names it";
+    FlagsChanged = "flags_changed", CONFLICT, "Somebody else has set a flag",
+        "approve: a flag is not as the stage has set it, so that the run is about to pause";
     BannedBySource = "banned_by_source", CONFLICT, "A source bans this",
         "unban: only sources, which `detail` names, ban this address or block; allow it, or change the source";
     ProtectedNetwork = "protected_network", CONFLICT, "This network is protected from bans",
@@ -166,7 +182,7 @@ problem_codes! {
     Stopping = "stopping", SERVICE_UNAVAILABLE, "The service is stopping",
         "the service is stopping; `Retry-After`";
     TooManyConnections = "too_many_connections", SERVICE_UNAVAILABLE, "There are too many connections",
-        "the listener has as many connections as it may have, none of which can be closed; or as many clients follow events, download, or send country files as can; `Retry-After`";
+        "the listener has as many connections as it may have, none of which can be closed; or as many clients follow events, download, or send country files as can; or other tokens have as many links that sign in to the dashboard as there may be; `Retry-After`";
     Timeout = "timeout", SERVICE_UNAVAILABLE, "The answer took too long",
         "no answer within 60 s, or 15 minutes where a country file or a backup is sent; `Retry-After`";
 }
@@ -252,6 +268,15 @@ impl Problem {
             ProblemCode::StoreUnreadable,
             "the database cannot be read at the moment; optimization/health says why",
         )
+    }
+
+    /// A problem of a request whose token does not let it in any more.
+    fn token_gone(error: &StoreError) -> Self {
+        let code = match error {
+            StoreError::TokenEnded => ProblemCode::TokenExpired,
+            _ => ProblemCode::Unauthorized,
+        };
+        Self::new(code, format!("{error}; nothing was changed"))
     }
 
     /// A problem about one invalid field of the body.
@@ -351,6 +376,7 @@ impl From<StoreError> for Problem {
                 Self::new(ProblemCode::StoreBusy, format!("{error}; nothing was changed, try again"))
             }
             StoreError::Closed => Self::stopping(),
+            StoreError::TokenRevoked | StoreError::TokenEnded => Self::token_gone(&error),
             StoreError::NoBackup(why) => Self::new(ProblemCode::InvalidBackup, why),
             // The database's message may quote rows: it belongs in the log.
             StoreError::Failed(why) | StoreError::Damaged(why) => {

@@ -47,6 +47,14 @@ impl fmt::Display for ProtectedNetwork {
     }
 }
 
+impl ProtectedNetwork {
+    /// Whether it has an address in common with `prefix`.
+    #[must_use]
+    pub fn overlaps(&self, prefix: &Prefix) -> bool {
+        overlap(&self.block, prefix)
+    }
+}
+
 impl ProtectedNetworks {
     /// Those that are always protected, and `added`.
     #[must_use]
@@ -69,7 +77,7 @@ impl ProtectedNetworks {
     /// The first of them that has an address in common with `prefix`.
     #[must_use]
     pub fn overlapping(&self, prefix: &Prefix, gateways: &Gateways) -> Option<ProtectedNetwork> {
-        self.list(gateways).into_iter().find(|protected| overlap(&protected.block, prefix))
+        self.list(gateways).into_iter().find(|protected| protected.overlaps(prefix))
     }
 }
 

@@ -6,6 +6,7 @@ pub mod connections;
 pub mod limits;
 mod listener;
 mod replaced_gateways;
+mod rollouts;
 pub mod tls;
 mod token_files;
 mod token_uses;
@@ -32,6 +33,7 @@ use crate::feed::{Feed, FeedOptions};
 use crate::gateways::{Gateways, Waiter};
 use crate::metrics::Metrics;
 use crate::protected_networks::ProtectedNetworks;
+use crate::rollouts::Rollouts;
 use crate::sources::Sources;
 use crate::store::Store;
 use crate::store::sqlite::{Options, SqliteStore};
@@ -75,6 +77,7 @@ pub struct Service {
     listeners: [JoinHandle<()>; 2],
     departed: JoinHandle<()>,
     auto_bans: JoinHandle<()>,
+    rollouts: JoinHandle<()>,
     token_uses: JoinHandle<()>,
     fetches: JoinHandle<()>,
     token_files: Option<PathBuf>,
@@ -121,17 +124,22 @@ impl Service {
             (protected.clone(), known.clone()),
             config.source_files,
         );
+        let rollouts = Rollouts::new(Arc::clone(&store), feed.clone(), known.clone(), sources.clone());
+        // What runs is known before anybody asks. If this fails, the driver says so and tries again.
+        let _ = rollouts.look().await;
         let app = AppState {
             tokens: Arc::new(Tokens::new(Arc::clone(&store))),
             store,
             feed,
             gateways: known,
+            sessions: Arc::default(),
             stop: stopped.clone(),
             started: Instant::now(),
             country_headers: CountryHeaders::default(),
             clusters: Arc::new(config.clusters),
             protected,
             sources,
+            rollouts,
             documents: Arc::default(),
             running_keys: RunningKeys::default(),
             imports: Arc::default(),
@@ -171,6 +179,7 @@ impl Service {
             ],
             departed: tokio::spawn(replaced_gateways::follow(app.gateways.clone(), Arc::clone(&app.store))),
             auto_bans: tokio::spawn(auto_bans::follow(app.clone())),
+            rollouts: tokio::spawn(rollouts::follow(app.rollouts.clone())),
             token_uses,
             fetches,
             token_files: config.tokens,
@@ -222,8 +231,9 @@ impl Service {
         people.context("people's listener").and(gateways.context("gateways' listener"))?;
         self.departed.abort();
         self.auto_bans.abort();
-        // It holds the database until it has ended.
-        let _ = self.auto_bans.await;
+        self.rollouts.abort();
+        // They hold the database until they have ended.
+        let _ = tokio::join!(self.auto_bans, self.rollouts);
         self.token_uses.await.context("uses of tokens")?;
         self.fetches.await.context("sources of bans")?;
         drop(self.app);

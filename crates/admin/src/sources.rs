@@ -20,28 +20,31 @@ use sha2::{Digest, Sha256};
 use tidegate_author::{Source, SourceType};
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
-use tidegate_policy::table::AddressTable;
 use tidegate_policy::version::Version;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use crate::ban_lists::check::ImportRules;
-use crate::feed::Feed;
+use crate::ban_lists::check::{CheckedList, ImportRules};
+use crate::feed::{Feed, SourceSet};
 use crate::gateways::Gateways;
 use crate::lock::locked;
 use crate::protected_networks::{ProtectedNetworks, not_public};
 use crate::store::{
-    Author, Change, FetchedSource, NewSet, SetOrigin, SourceState, SourceStatus, Store, StoreError, time_text,
+    Author, Change, FetchedSource, ImportedBan, NewSet, SetOrigin, SourceState, SourceStatus, Store,
+    StoreError, time_text,
 };
 use crowdsec::Streams;
 use files::SourceFiles;
 use schedule::Due;
 use set::{Counts, HeldBack};
 
+pub use http::{Reach, post};
 pub use schedule::is_stale;
 
 /// How long one fetch may take: an answer of the API takes 60 s at most.
 const FETCH_TIME: Duration = Duration::from_secs(50);
+/// How long may be waited for the turn of a source.
+const TURN_TIME: Duration = Duration::from_secs(20);
 /// Fetches at the same time, at most: each may have a hundred megabytes in memory.
 const MAX_FETCHES: usize = 2;
 
@@ -125,6 +128,9 @@ pub enum RefreshError {
     /// Its document was changed meanwhile.
     #[error("the source was changed while it was fetched: refresh it again")]
     Changed,
+    /// Others are fetched, and take long.
+    #[error("other sources are being fetched, two at a time, and their servers are slow: try again")]
+    Busy,
     /// It could not be fetched or read; the set before stays.
     #[error("{0}")]
     Failed(String),
@@ -136,7 +142,7 @@ pub enum RefreshError {
 /// Why a fetch failed, in words for people, without anything secret.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
-struct FetchError(String);
+pub struct FetchError(String);
 
 impl FetchError {
     fn new(why: impl Into<String>) -> Self {
@@ -155,18 +161,40 @@ enum Answer {
     All(Listing),
 }
 
-/// All entries of a source.
+/// The entries of a source, in order, each once.
+#[derive(Default)]
+struct Bans {
+    listed: Vec<(Prefix, End)>,
+    /// Those that it only simulates.
+    simulated: Vec<(Prefix, End)>,
+}
+
+impl Bans {
+    fn len(&self) -> usize {
+        self.listed.len().saturating_add(self.simulated.len())
+    }
+}
+
+impl From<CheckedList> for Bans {
+    fn from(list: CheckedList) -> Self {
+        let ends = |bans: Vec<ImportedBan>| bans.into_iter().map(|ban| (ban.prefix, ban.expires)).collect();
+        Self { listed: ends(list.bans), simulated: list.simulated.map(ends).unwrap_or_default() }
+    }
+}
+
+/// All that a source has.
 struct Listing {
-    /// In order, each once.
-    bans: Vec<(Prefix, End)>,
+    bans: Bans,
     counts: Counts,
     etag: Option<String>,
     last_modified: Option<String>,
+    /// Of CrowdSec: when all decisions were read.
+    all_read: Option<Instant>,
 }
 
 /// What is held of a source before it is fetched.
 struct Held {
-    table: AddressTable,
+    set: SourceSet,
     /// Where that is from, if it was fetched by the document as it is now.
     origin: Option<SetOrigin>,
 }
@@ -211,21 +239,32 @@ impl Sources {
         self.0.files.0.is_some()
     }
 
-    /// Fetches a source now. `force`: whatever it has is taken, an empty list as well.
+    /// The secret that the file `name` of the directory of files has.
+    ///
+    /// # Errors
+    /// When there is no such directory or file, or nothing in it.
+    pub fn secret(&self, name: &str) -> Result<String, FetchError> {
+        self.0.files.secret(name)
+    }
+
+    /// Fetches a source now. `force`: whatever it has is taken, an empty list as well, and of CrowdSec all is read.
     ///
     /// # Errors
     /// When there is none of this name, or it cannot be fetched or read: then the set before stays.
     pub async fn refresh(&self, name: &str, force: bool, by: &Author) -> Result<Refreshed, RefreshError> {
+        let begun = Instant::now();
         let busy = Arc::clone(locked(&self.0.busy).entry(name.to_owned()).or_default());
-        let _alone = busy.lock().await;
-        let _turn = self.0.turns.acquire().await.map_err(|_| StoreError::Closed)?;
+        let turn = async { (busy.lock().await, self.0.turns.acquire().await) };
+        let (_alone, _turn) = timeout(TURN_TIME, turn).await.map_err(|_| RefreshError::Busy)?;
+        // Whoever asked waits for both.
+        let time = FETCH_TIME.saturating_sub(begun.elapsed());
         let snapshot = self.0.feed.caught_up().await?;
         let document = snapshot.sources.in_force.get(name).cloned().ok_or(RefreshError::NotFound)?;
         let states = self.0.store.source_states().await?;
         let state = states.into_iter().find(|state| state.name == name).unwrap_or_default();
         let hash = hash(&document.document);
         let held = Held {
-            table: snapshot.source_set(name).cloned().unwrap_or_else(AddressTable::empty),
+            set: snapshot.source_set(name).cloned().unwrap_or_default(),
             origin: state.set.clone().filter(|origin| origin.document == hash),
         };
         let protected: Vec<Prefix> = self.0.protected_blocks().collect();
@@ -233,19 +272,28 @@ impl Sources {
         let rules = tokio::task::spawn_blocking(move || ImportRules::of(&snapshot, protected)).await;
         let rules = rules.map_err(|error| StoreError::Failed(error.to_string()))?;
         let source = &document.parsed;
-        let fetched = timeout(FETCH_TIME, self.fetch(source, &held, rules)).await;
+        let fetched = timeout(time, self.fetch(source, &held, rules, force)).await;
         let fetched = fetched.unwrap_or_else(|_| {
-            Err(FetchError::new(format!("it was not there as a whole within {} s", FETCH_TIME.as_secs())))
+            Err(FetchError::new(format!("it was not there as a whole within {} s", time.as_secs())))
         });
         let attempt = Attempt { source, document: &document.document, hash, held, state, force };
         self.take(attempt, fetched, by).await
     }
 
-    async fn fetch(&self, source: &Source, held: &Held, rules: ImportRules) -> Result<Answer, FetchError> {
+    async fn fetch(
+        &self,
+        source: &Source,
+        held: &Held,
+        rules: ImportRules,
+        force: bool,
+    ) -> Result<Answer, FetchError> {
         let inner = &self.0;
         match source.kind {
             SourceType::List => list::fetch(source, &inner.files, held.origin.as_ref(), rules).await,
-            SourceType::CrowdSec => crowdsec::fetch(source, &inner.files, &inner.streams, held, rules).await,
+            SourceType::CrowdSec => {
+                let all_read = inner.streams.take(source).filter(|_| !force);
+                crowdsec::fetch(source, &inner.files, all_read, held, rules).await.map(Answer::All)
+            }
         }
     }
 
@@ -259,6 +307,10 @@ impl Sources {
         let name = attempt.source.name.clone();
         let now = time_text::from_ms(time_text::now_ms());
         let mut status = SourceStatus { tried_at: Some(now.clone()), ..attempt.state.status.clone() };
+        let all_read = match &fetched {
+            Ok(Answer::All(listing)) => listing.all_read,
+            _ => None,
+        };
         let judged = match fetched {
             Ok(answer) => attempt.judged(answer, now.clone()).await?,
             Err(error) => Judged { error: Some(error), ..Judged::default() },
@@ -267,7 +319,6 @@ impl Sources {
             (Some(error), _) => {
                 status.failures = status.failures.saturating_add(1);
                 status.error = Some(error.to_string());
-                self.0.streams.forget(&name);
             }
             (None, Some(held_back)) => {
                 (status.failures, status.error) = (0, None);
@@ -292,6 +343,9 @@ impl Sources {
         if committed.is_stale {
             locked(&self.0.due).remove(&name);
             return Err(RefreshError::Changed);
+        }
+        if let Some(at) = all_read.filter(|_| judged.error.is_none()) {
+            self.0.streams.note(attempt.source, at);
         }
         let version = Version { epoch: self.0.feed.version().epoch, seq: committed.seq };
         tracing::info!(by = %by.name, source = name, outcome = outcome.name(), entries = judged.entries, "fetched");
@@ -358,8 +412,8 @@ impl Judged {
 impl Attempt<'_> {
     /// What is to become of `answer`.
     async fn judged(&self, answer: Answer, now: String) -> Result<Judged, StoreError> {
-        let held = self.held.table.clone();
-        let same = Judged { entries: held.len(), ..Judged::default() };
+        let held = self.held.set.clone();
+        let same = Judged { entries: held.listed.len(), ..Judged::default() };
         let Answer::All(listing) = answer else { return Ok(same) };
         let counts = serde_json::to_value(&listing.counts).ok();
         let guards = (self.source.kind == SourceType::List && !self.force).then_some(self.source.max_shrink);

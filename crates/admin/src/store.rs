@@ -12,9 +12,10 @@ mod ban_source;
 mod change;
 mod event_query;
 mod health;
-pub mod histogram;
 mod recording;
+mod rollout;
 mod rows;
+mod sql_literal;
 pub mod sqlite;
 pub(crate) mod statistics;
 mod tables;
@@ -29,27 +30,35 @@ use tidegate_author::AutoBan;
 use tidegate_policy::check::PerCheck;
 use tidegate_policy::wire::event::{OpenEvent, VmId};
 use tidegate_policy::wire::sync::Gateway;
+use tidegate_rollout::figures::StageFigures;
 use tokio::sync::{mpsc, watch};
 
 use crate::auto_bans::AutoBans;
 
-pub use audit::{AuditAnchor, AuditCheck, AuditFilter, AuditRow, MAX_AUDIT_FAULTS};
+pub use audit::{AUDIT_KINDS, AuditAnchor, AuditCheck, AuditFilter, AuditRow, MAX_AUDIT_FAULTS};
 pub use auto_bans::{RuleBan, RuleBans};
 pub use ban_import::{BanImport, ImportCounts, ImportedBan};
 pub use ban_source::{FetchedSource, NewSet, SetOrigin, SourceState, SourceStatus};
 pub use change::{
-    Author, BanMode, COMMAND_LINE, Change, CommitOptions, Committed, IdempotencyKey, KeptRequest, RULES,
-    Restored, RestoredTable, SOURCES, SQL, ShadowBans, TOKEN_FILES, Unchanged, UnchangedRows,
+    Author, AuthorToken, BanMode, COMMAND_LINE, Change, CommitOptions, Committed, IdempotencyKey,
+    KeptRequest, ROLLOUTS, RULES, Restored, RestoredTable, SOURCES, SQL, ShadowBans, TOKEN_FILES, Unchanged,
+    UnchangedRows,
 };
-pub use event_query::{EventFilter, EventPage, EventPosition, EventRow, EventTail};
+pub use event_query::{EventFilter, EventPage, EventPosition, EventRow, EventTail, MismatchFilter};
 pub use health::{DiskSpace, StoreFault, StoreHealth, StoreOperation};
 pub use recording::{
-    AddressCount, Append, Appended, CheckCounts, RecorderFigures, RecordingCounts, RefusedClaim, SourceGap,
+    AddressCount, Append, Appended, BanSources, CheckCounts, EventId, RecorderFigures, RecordingCounts,
+    RefusedClaim, SourceGap,
+};
+pub use rollout::{
+    MeasuredStage, Measuring, NewNotice, NoticeTry, RecordedBefore, RolloutRow, RolloutRows, RolloutStep,
+    WaitingNotice,
 };
 pub use rows::{
-    ChangedRows, Changes, CountriesRow, DocumentRow, FlagRow, FormerRow, FormerRows, IMPORTED, IpRow,
-    SourceSetRow, StoredRows,
+    AddressRows, ChangedRows, Changes, CountriesRow, DocumentRow, FlagRow, FormerRow, FormerRows, IMPORTED,
+    IpRow, ScopedBanKey, ScopedBanRow, SourceSetRow, StoredRows, prefix_of_key,
 };
+pub use sql_literal::sql_literal;
 pub use statistics::{
     PathStats, PathsAnswer, RequestStats, StatsFilter, TimelinePoint, TopOf, TopValue, would_deny_value,
 };
@@ -71,6 +80,12 @@ pub enum StoreError {
     /// What was given to be restored is no whole backup of this program's database.
     #[error("{0}")]
     NoBackup(String),
+    /// The token of the change's author was revoked or got another role since it let the request in.
+    #[error("the token was revoked while the request was under way")]
+    TokenRevoked,
+    /// The token of the change's author has ended since it let the request in.
+    #[error("the token has ended while the request was under way")]
+    TokenEnded,
     /// The service is stopping.
     #[error("the store is closed")]
     Closed,
@@ -83,8 +98,8 @@ pub trait TableStore: Send + Sync + 'static {
     async fn read_tables(&self, tables: &[StoreTable]) -> Result<StoredRows, StoreError>;
     /// Rows that changed after `seq`, in their current state.
     async fn changes_since(&self, seq: u64) -> Result<Changes, StoreError>;
-    /// The rows of `ip_monitor` with these keys at one moment, and the newest `seq` then.
-    async fn ip_rows(&self, keys: Vec<String>) -> Result<(u64, Vec<IpRow>), StoreError>;
+    /// The rows of `ip_monitor` with these keys, and those of `scoped_bans` with these addresses, at one moment.
+    async fn ip_rows(&self, keys: Vec<String>) -> Result<AddressRows, StoreError>;
     /// Keeps these former rows, and no others.
     async fn keep_former(&self, rows: FormerRows) -> Result<(), StoreError>;
     /// Changes whenever there may be new changes, by the service or another program. Its value is
@@ -97,6 +112,9 @@ pub trait TableStore: Send + Sync + 'static {
 pub trait Store: TableStore {
     /// Writes a change with its entry of the audit, whose author is `by`. Returns once both are
     /// durable.
+    ///
+    /// # Errors
+    /// When it fails, or [`Author::token`] does not let in any more: then nothing was changed.
     async fn commit(&self, change: Change, by: &Author) -> Result<Committed, StoreError> {
         self.commit_with(change, by, CommitOptions::default()).await
     }
@@ -165,6 +183,14 @@ pub trait Store: TableStore {
     async fn gateways_with_open_sources(&self) -> Result<Vec<Gateway>, StoreError>;
     /// The counts of `recording/stats`.
     async fn recording(&self) -> Result<RecordingCounts, StoreError>;
+    /// The runs of rollouts, and the flags.
+    async fn rollouts(&self) -> Result<RolloutRows, StoreError>;
+    /// What a measurement of a rollout's run has counted, with nothing else in it.
+    async fn stage_figures(&self, name: &str, run: u64, number: u32) -> Result<StageFigures, StoreError>;
+    /// The run that goes on, if there is one, and the flags.
+    async fn active_rollout(&self) -> Result<RolloutRows, StoreError>;
+    /// Of each webhook of a rollout the notice that it is to get next.
+    async fn next_notices(&self) -> Result<Vec<WaitingNotice>, StoreError>;
     /// Whether the ledger has this event. For the tests of all implementations.
     async fn covers(&self, source: VmId, number: u64) -> Result<bool, StoreError>;
     /// Notes when tokens were last used: hash, and milliseconds since the Unix epoch.

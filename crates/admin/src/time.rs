@@ -42,6 +42,12 @@ pub fn now() -> Timestamp {
     Timestamp::try_from(SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
+/// Without what is shorter than a millisecond, for people to read.
+#[must_use]
+pub fn to_the_millisecond(moment: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(moment.as_millisecond()).unwrap_or(moment)
+}
+
 /// Now, in seconds, the unit of expiry.
 #[must_use]
 pub fn now_seconds() -> UnixSeconds {

@@ -8,13 +8,26 @@
 use serde_json::Value;
 use tidegate_policy::decide::Reason;
 use tidegate_policy::duration;
+use tidegate_policy::scope::Scope;
 
 use super::names::{is_label, is_token};
 use super::reader::{DocumentError, DocumentErrors, DocumentNode, Object};
 use super::route_id::{ROUTE_ID_FORM, read_route_id};
+use super::scope::scope;
 
-const FIELDS: &[&str] =
-    &["name", "match", "key", "threshold", "window", "share", "ban", "max_bans", "mode", "include_private"];
+const FIELDS: &[&str] = &[
+    "name",
+    "match",
+    "key",
+    "threshold",
+    "window",
+    "share",
+    "ban",
+    "max_bans",
+    "mode",
+    "include_private",
+    "applies_to",
+];
 const MATCH_FIELDS: &[&str] = &["status", "reason", "route", "template", "method"];
 /// Characters of a name: with `auto.` in front it is a source of bans.
 const MAX_NAME: usize = 58;
@@ -57,6 +70,8 @@ pub struct AutoBan {
     pub is_shadow: bool,
     /// Bans in private networks, too.
     pub include_private: bool,
+    /// Where its bans apply; `None`: everywhere.
+    pub applies_to: Option<Scope>,
 }
 
 /// By what requests are counted.
@@ -148,11 +163,7 @@ pub fn read_auto_ban(name: &str, document: &Value) -> Result<AutoBan, Vec<Docume
 
 fn auto_ban(name: &str, document: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<AutoBan> {
     let fields = document.object(FIELDS, errors)?;
-    if let Some(node) = fields.get("name")
-        && node.text(1, 253, errors).is_some_and(|written| written != name)
-    {
-        node.note(errors, "invalid", format!("the rule is called {name}: leave name out, or write that"));
-    }
+    fields.check_name("the rule is called", name, errors);
     let matches = fields.require("match", errors).and_then(|node| bad_requests(&node, errors));
     let key = match fields.get("key") {
         None => Some(AutoBanKey::Network),
@@ -192,6 +203,10 @@ fn auto_ban(name: &str, document: &DocumentNode<'_>, errors: &mut DocumentErrors
         max_bans: max_bans?,
         is_shadow: mode? == "shadow",
         include_private: include_private?,
+        applies_to: match fields.get("applies_to") {
+            Some(node) => Some(scope(&node, errors)?),
+            None => None,
+        },
     })
 }
 
@@ -360,6 +375,7 @@ mod tests {
             max_bans: 100,
             is_shadow: false,
             include_private: false,
+            applies_to: None,
         };
         assert_eq!(plain, wanted);
         let full = json!({
@@ -367,6 +383,7 @@ mod tests {
             "match": {"status": [404, "401", "5XX", 404], "reason": "ip_banned", "route": ["default/b", "a"],
                 "template": "/u/{id}", "method": ["POST", "GET"]},
             "ban": {"ttl": "90s", "factor": 3, "max_ttl": "1h"}, "mode": "shadow", "include_private": true,
+            "applies_to": {"routes": ["default/a"]},
         });
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         let wanted = AutoBan {
@@ -388,6 +405,7 @@ mod tests {
             max_bans: 7,
             is_shadow: true,
             include_private: true,
+            applies_to: Some(Scope { hostnames: vec![], routes: owned(&["a"]) }),
         };
         let full = read(&full);
         assert_eq!(full, wanted);

@@ -49,12 +49,7 @@ pub fn read_backend(name: &str, document: &Value) -> Result<Target, Vec<Document
 
 fn target(name: &str, document: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<Target> {
     let fields = document.object(FIELDS, errors)?;
-    if let Some(node) = fields.get("name")
-        && node.text(1, 253, errors).is_some_and(|written| written != name)
-    {
-        let message = format!("the backend is called {name}: leave name out, or write that");
-        node.note(errors, "invalid", message);
-    }
+    fields.check_name("the backend is called", name, errors);
     let allow_private = fields.get("allow_private").map_or(Some(false), |node| node.boolean(errors));
     let node = fields.require("address", errors);
     let address = node.as_ref().and_then(|node| address(node, errors));

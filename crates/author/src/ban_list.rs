@@ -17,6 +17,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use tidegate_policy::address::Prefix;
+use tidegate_policy::scope::Scope;
 
 use json::JsonReader;
 use refusal::{Output, Refusal};
@@ -74,9 +75,10 @@ impl FromStr for ListFormat {
 }
 
 /// When the ban of an entry ends, as the list says it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum ListedEnd {
     /// It does not say.
+    #[default]
     Unsaid,
     /// This long after now.
     After(Duration),
@@ -95,6 +97,8 @@ pub struct ListedBan {
     pub reason: Option<String>,
     /// Until when.
     pub end: ListedEnd,
+    /// Where, if the list says it; `None`: everywhere.
+    pub applies_to: Option<Scope>,
 }
 
 /// What became of an entry.
@@ -102,6 +106,8 @@ pub struct ListedBan {
 pub enum ListItem {
     /// It is a block to ban; of a range one of several.
     Ban(ListedBan),
+    /// The same, of a decision that CrowdSec only simulates.
+    Simulated(ListedBan),
     /// It is none that is wanted.
     Skipped(SkipReason),
     /// It is wrong.

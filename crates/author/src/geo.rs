@@ -59,11 +59,7 @@ pub(super) fn name_problem(name: &str) -> Option<&'static str> {
 
 fn rule(name: &str, document: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<GeoRule> {
     let fields = document.object(FIELDS, errors)?;
-    if let Some(node) = fields.get("name")
-        && node.text(1, 253, errors).is_some_and(|written| written != name)
-    {
-        node.note(errors, "invalid", format!("the rule is called {name}: leave name out, or write that"));
-    }
+    fields.check_name("the rule is called", name, errors);
     let global = fields.get("global").map_or(Some(true), |node| node.boolean(errors));
     let shadow = fields.get("shadow").map_or(Some(false), |node| node.boolean(errors));
     let action = fields.get("status").map_or(Some(GeoAction::Forbidden), |node| status(&node, errors));

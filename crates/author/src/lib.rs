@@ -26,15 +26,18 @@ mod flags;
 mod geo;
 mod httproute;
 mod limit;
+pub mod lines;
 mod listener;
 mod names;
 mod page;
 mod pattern;
-mod reader;
+pub mod reader;
 mod route_id;
+mod scope;
 mod source;
 pub mod strict_json;
 mod template;
+mod url;
 mod warnings;
 
 pub use auto_ban::{AutoBan, AutoBanKey, BadRequests, StatusMatch, read_auto_ban};
@@ -43,7 +46,7 @@ pub use backend::read_backend;
 pub use canonical::{canonical, without_nulls};
 pub use compile::{Backends, CompileError, MAX_AUTOMATA, compile};
 pub use document::{API_VERSION, MAX_ROUTE_AUTOMATA, read};
-pub use flags::{read_flag, read_flags, write_flags, write_state};
+pub use flags::{flags_at, is_within, read_flag, read_flags, write_flags, write_state};
 pub use geo::{is_listed, read_geo_rule};
 pub use httproute::{
     BackendRef, Condition, Match, MirrorRef, ObjectRef, Parent, PathMatch, Route, Rule, ValueMatch,
@@ -54,7 +57,9 @@ pub use page::read_page;
 pub use pattern::{MAX_AUTOMATON, Regex, RegexError};
 pub use reader::{DocumentError, MAX_PROBLEMS};
 pub use route_id::{DEFAULT_NAMESPACE, ROUTE_ID_FORM, read_route_id, route_id};
+pub use scope::{read_scope, read_scope_text, write_scope};
 pub use source::{Credentials, Place, Source, SourceMode, SourceType, read_source};
 pub use template::{Element, Template, TemplateError};
 pub use tidegate_policy::route::Method;
+pub use url::{FILE_FORM, MAX_FILE, MAX_URL, Reach, is_file_name, url_problem};
 pub use warnings::warnings;

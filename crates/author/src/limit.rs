@@ -42,11 +42,7 @@ pub fn read_limit(name: &str, document: &Value) -> Result<Limit, Vec<DocumentErr
 
 fn limit(name: &str, document: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<Limit> {
     let fields = document.object(FIELDS, errors)?;
-    if let Some(node) = fields.get("name")
-        && node.text(1, 253, errors).is_some_and(|written| written != name)
-    {
-        node.note(errors, "invalid", format!("the limit is called {name}: leave name out, or write that"));
-    }
+    fields.check_name("the limit is called", name, errors);
     let key = fields.require("key", errors).and_then(|node| key(&node, errors));
     let matches = fields.get("match").map_or(Some(Matches::default()), |node| matches(&node, errors));
     let rate = fields.require("rate", errors).and_then(|node| node.integer(1, MAX_RATE, errors));

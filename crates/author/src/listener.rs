@@ -220,12 +220,7 @@ pub fn read_listener(name: &str, document: &Value) -> Result<Listener, Vec<Docum
 
 fn listener(name: &str, document: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<Listener> {
     let fields = document.object(FIELDS, errors)?;
-    if let Some(node) = fields.get("name")
-        && node.text(1, 253, errors).is_some_and(|written| written != name)
-    {
-        let message = format!("the listener is called {name}: leave name out, or write that");
-        node.note(errors, "invalid", message);
-    }
+    fields.check_name("the listener is called", name, errors);
     let https = fields.get("scheme").and_then(|node| node.one_of(&["http", "https"], errors));
     let port = fields.get("port").and_then(|node| node.integer(1, 65_535, errors));
     let hostname = fields.get("hostname").and_then(|node| {

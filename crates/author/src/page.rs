@@ -33,11 +33,7 @@ fn codes() -> String {
 
 fn page(reason: &str, document: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<Page> {
     let fields = document.object(FIELDS, errors)?;
-    if let Some(node) = fields.get("name")
-        && node.text(1, 253, errors).is_some_and(|written| written != reason)
-    {
-        node.note(errors, "invalid", format!("the page is for {reason}: leave name out, or write that"));
-    }
+    fields.check_name("the page is for", reason, errors);
     let node = fields.require("html", errors)?;
     let html = node.text(1, MAX_PAGE, errors)?;
     if html.len() > MAX_PAGE {

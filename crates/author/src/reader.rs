@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 /// The most errors reported of one document; others show once these are corrected.
 pub const MAX_PROBLEMS: usize = 64;
 
+/// Characters of a name, at most.
+const MAX_NAME: usize = 253;
+
 /// What is wrong with a document.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct DocumentError {
@@ -20,24 +23,36 @@ pub struct DocumentError {
 
 /// A value in a document, with its JSON pointer.
 #[derive(Clone)]
-pub(super) struct DocumentNode<'d> {
+pub struct DocumentNode<'d> {
+    /// The value.
     pub value: &'d Value,
     pointer: String,
 }
 
 /// The errors so far.
 #[derive(Default)]
-pub(super) struct DocumentErrors {
+pub struct DocumentErrors {
     found: Vec<DocumentError>,
 }
 
 impl DocumentErrors {
+    /// Adds an error of the value at `pointer`. `code` and `message`: as of [`DocumentError`].
     pub fn note(&mut self, pointer: &str, code: &'static str, message: impl Into<String>) {
         if self.found.len() < MAX_PROBLEMS {
             self.found.push(DocumentError { pointer: pointer.to_owned(), code, message: message.into() });
         }
     }
 
+    /// How many there are so far.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.found.len()
+    }
+
+    /// The value, if it is there and nothing is wrong.
+    ///
+    /// # Errors
+    /// All that is wrong.
     pub fn into_result<T>(self, value: Option<T>) -> Result<T, Vec<DocumentError>> {
         match value {
             Some(value) if self.found.is_empty() => Ok(value),
@@ -47,6 +62,9 @@ impl DocumentErrors {
 
     /// As [`into_result`](Self::into_result), with the first problem only. Neither a value
     /// nor a problem does not happen; it would give a problem without a pointer.
+    ///
+    /// # Errors
+    /// The first problem.
     pub fn into_first<T>(self, value: Option<T>) -> Result<T, DocumentError> {
         let nowhere = || DocumentError {
             pointer: String::new(),
@@ -58,15 +76,25 @@ impl DocumentErrors {
 }
 
 impl<'d> DocumentNode<'d> {
+    /// A whole document.
+    #[must_use]
     pub fn root(value: &'d Value) -> Self {
         Self { value, pointer: String::new() }
     }
 
     /// A value at `pointer` of another document.
+    #[must_use]
     pub fn at(pointer: String, value: &'d Value) -> Self {
         Self { value, pointer }
     }
 
+    /// Its JSON pointer.
+    #[must_use]
+    pub fn pointer(&self) -> &str {
+        &self.pointer
+    }
+
+    /// Adds an error of this value.
     pub fn note(&self, errors: &mut DocumentErrors, code: &'static str, message: impl Into<String>) {
         errors.note(&self.pointer, code, message);
     }
@@ -126,6 +154,19 @@ impl<'d> DocumentNode<'d> {
         number
     }
 
+    /// A number from `min` to `max`.
+    pub fn number(&self, min: f64, max: f64, errors: &mut DocumentErrors) -> Option<f64> {
+        let Some(number) = self.value.as_f64() else {
+            self.wrong_type(&format!("a number from {min} to {max}"), errors);
+            return None;
+        };
+        if (min..=max).contains(&number) {
+            return Some(number);
+        }
+        self.note(errors, "out_of_range", format!("{}: from {min} to {max} is allowed", self.value));
+        None
+    }
+
     /// True or false.
     pub fn boolean(&self, errors: &mut DocumentErrors) -> Option<bool> {
         let found = self.value.as_bool();
@@ -145,6 +186,7 @@ impl<'d> DocumentNode<'d> {
         found
     }
 
+    /// Adds the error that this value is not `wanted`, in words.
     pub fn wrong_type(&self, wanted: &str, errors: &mut DocumentErrors) {
         let found = match self.value {
             Value::Null => "null",
@@ -159,21 +201,33 @@ impl<'d> DocumentNode<'d> {
 }
 
 /// An object's fields.
-pub(super) struct Object<'d> {
+pub struct Object<'d> {
     fields: &'d Map<String, Value>,
     pointer: String,
 }
 
 impl<'d> Object<'d> {
     /// A field; null is absent, as in Kubernetes.
+    #[must_use]
     pub fn get(&self, name: &str) -> Option<DocumentNode<'d>> {
         let value = self.fields.get(name).filter(|value| !value.is_null())?;
         Some(DocumentNode { value, pointer: join(&self.pointer, name) })
     }
 
     /// A field; null is a value.
+    #[must_use]
     pub fn given(&self, name: &str) -> Option<DocumentNode<'d>> {
         Some(DocumentNode { value: self.fields.get(name)?, pointer: join(&self.pointer, name) })
+    }
+
+    /// Notes a `name` that is not `name`, by which a document is written; it may be left out.
+    /// `is`: what the document is, in words.
+    pub fn check_name(&self, is: &str, name: &str, errors: &mut DocumentErrors) {
+        if let Some(node) = self.get("name")
+            && node.text(1, MAX_NAME, errors).is_some_and(|written| written != name)
+        {
+            node.note(errors, "invalid", format!("{is} {name}: leave name out, or write that"));
+        }
     }
 
     /// A field that must be there.

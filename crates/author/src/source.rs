@@ -6,16 +6,17 @@
 //!  "credentials": {"file": "crowdsec.key"}}
 //! ```
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use serde_json::Value;
 use tidegate_policy::duration;
+use tidegate_policy::scope::Scope;
 
-use super::backend::private;
 use super::ban_list::ListFormat;
-use super::names::{is_host, is_token};
+use super::names::is_token;
 use super::reader::{DocumentError, DocumentErrors, DocumentNode, Object};
+use super::scope::scope;
+use super::url::{FILE_FORM, MAX_FILE, MAX_URL, Reach, is_file_name, url_problem};
 
 /// `status` is what the API shows beside the document: a document that was got can be put back.
 const FIELDS: &[&str] = &[
@@ -33,14 +34,14 @@ const FIELDS: &[&str] = &[
     "allow_insecure",
     "allow_private",
     "credentials",
+    "ca_file",
+    "applies_to",
     "status",
 ];
-/// Longest URL, in characters.
-const MAX_URL: usize = 2_048;
 /// Longest reason, in characters, as of a ban.
 const MAX_REASON: usize = 1_000;
-/// Longest name of a file, in characters.
-const MAX_FILE: usize = 255;
+/// Why a list is not fetched without TLS.
+const IN_THE_CLEAR: &str = "is fetched in the clear, so that anybody on the way can ban whom he likes";
 /// The shortest interval: a list is somebody else's, too.
 const MIN_INTERVAL: Duration = Duration::from_secs(10);
 /// The longest interval.
@@ -83,6 +84,11 @@ pub struct Source {
     pub allow_private: bool,
     /// The header that its server wants.
     pub credentials: Option<Credentials>,
+    /// The name of the file with the authorities that its server's certificate is to be signed by, in the
+    /// directory that the service has for such files; `None`: those of the system.
+    pub ca_file: Option<String>,
+    /// Where its entries apply; `None`: everywhere.
+    pub applies_to: Option<Scope>,
 }
 
 /// Where a source is.
@@ -108,6 +114,8 @@ pub enum SourceType {
 pub enum SourceMode {
     /// Requests of these addresses are denied.
     Enforce,
+    /// They are not: which would be is recorded.
+    Shadow,
 }
 
 /// A header that a source's server wants.
@@ -142,11 +150,7 @@ pub fn read_source(name: &str, document: &Value) -> Result<Source, Vec<DocumentE
 
 fn source(name: &str, document: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<Source> {
     let fields = document.object(FIELDS, errors)?;
-    if let Some(node) = fields.get("name")
-        && node.text(1, 63, errors).is_some_and(|written| written != name)
-    {
-        node.note(errors, "invalid", format!("the source is called {name}: leave name out, or write that"));
-    }
+    fields.check_name("the source is called", name, errors);
     let kind = match fields.get("type").map(|node| node.one_of(&["list", "crowdsec"], errors)) {
         None | Some(Some("list")) => Some(SourceType::List),
         Some(Some(_)) => Some(SourceType::CrowdSec),
@@ -168,6 +172,16 @@ fn source(name: &str, document: &DocumentNode<'_>, errors: &mut DocumentErrors) 
         Some(node) => credentials(&node, is_crowdsec, errors).map(Some),
         None => Some(None),
     };
+    let ca_file = match fields.get("ca_file") {
+        Some(node) => file(&node, errors).map(Some),
+        None => Some(None),
+    };
+    let is_https = |place: &Place| matches!(place, Place::Url(url) if url.starts_with("https://"));
+    if let (Some(node), Some(place)) = (fields.get("ca_file"), &place)
+        && !is_https(place)
+    {
+        node.note(errors, "conflict", "it is for a url with https://: leave it out");
+    }
     if is_crowdsec && matches!(place, Some(Place::File(_))) {
         errors.note("/path", "conflict", "CrowdSec is asked at its url: leave path out");
     }
@@ -193,6 +207,11 @@ fn source(name: &str, document: &DocumentNode<'_>, errors: &mut DocumentErrors) 
         allow_insecure: allow_insecure?,
         allow_private: allow_private?,
         credentials: credentials?,
+        ca_file: ca_file?,
+        applies_to: match fields.get("applies_to") {
+            Some(node) => Some(scope(&node, errors)?),
+            None => None,
+        },
     })
 }
 
@@ -204,7 +223,8 @@ fn place(
     match (fields.get("url"), fields.get("path")) {
         (Some(node), None) => {
             let text = node.text(1, MAX_URL, errors)?;
-            let problem = url_problem(text, allow_insecure?, allow_private?);
+            let reach = Reach { allow_insecure: allow_insecure?, allow_private: allow_private? };
+            let problem = url_problem(text, reach, IN_THE_CLEAR);
             if let Some((code, message)) = problem {
                 node.note(errors, code, message);
                 return None;
@@ -223,85 +243,11 @@ fn place(
     }
 }
 
-/// What is wrong with a URL. Its host is looked at once more by whoever fetches it.
-fn url_problem(url: &str, allow_insecure: bool, allow_private: bool) -> Option<(&'static str, String)> {
-    let invalid = |message: &str| Some(("invalid", message.to_owned()));
-    if !url.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return invalid("must have no blanks and only ASCII: write others percent-encoded");
-    }
-    let (is_secure, rest) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
-        (Some(rest), _) => (true, rest),
-        (_, Some(rest)) => (false, rest),
-        _ => return invalid("must begin with https:// (or http://)"),
-    };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    if authority.contains('@') {
-        return invalid("must have no name or password: name a file with `credentials`");
-    }
-    if url.contains('#') {
-        return invalid("must have no fragment (#...)");
-    }
-    let Some(host) = host(authority) else {
-        return invalid("must have a host and, if need be, a port: https://lists.example.com/drop.txt");
-    };
-    let is_loopback = match &host {
-        UrlHost::Address(address) => address.is_loopback(),
-        UrlHost::Name(name) => name == "localhost" || name.ends_with(".localhost"),
-    };
-    if !is_secure && !is_loopback && !allow_insecure {
-        let message = "is fetched in the clear, so that anybody on the way can ban whom he likes: write https://, or \
-                       \"allow_insecure\": true";
-        return Some(("invalid", message.to_owned()));
-    }
-    let is_private = match &host {
-        UrlHost::Address(address) => private::is_ip(*address),
-        UrlHost::Name(name) => private::is_name(name),
-    };
-    if is_private && !allow_private {
-        let message = "its host is not of the public internet: write \"allow_private\": true if the service may connect \
-                       there";
-        return Some(("private_address", message.to_owned()));
-    }
-    None
-}
-
-enum UrlHost {
-    Address(IpAddr),
-    Name(String),
-}
-
-fn host(authority: &str) -> Option<UrlHost> {
-    let (host, port) = match authority.strip_prefix('[') {
-        Some(rest) => {
-            let (address, port) = rest.split_once(']')?;
-            let address: Ipv6Addr = address.parse().ok()?;
-            (UrlHost::Address(address.into()), port.strip_prefix(':').or(port.is_empty().then_some("443"))?)
-        }
-        None => {
-            let (host, port) = authority.split_once(':').unwrap_or((authority, "443"));
-            let host = host.to_ascii_lowercase();
-            match host.parse::<Ipv4Addr>() {
-                Ok(address) => (UrlHost::Address(address.into()), port),
-                // A number in another form would be an address all the same.
-                Err(_) if host.split('.').next_back()?.starts_with(|c: char| c.is_ascii_digit()) => {
-                    return None;
-                }
-                Err(_) if is_host(&host) => (UrlHost::Name(host), port),
-                Err(_) => return None,
-            }
-        }
-    };
-    port.parse::<u16>().ok().filter(|port| *port > 0).map(|_| host)
-}
-
 /// The name of a file, without a directory.
 fn file(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<String> {
     let text = node.text(1, MAX_FILE, errors)?;
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if !text.bytes().all(is_plain) || text.starts_with('.') {
-        let message = "must be the name of a file in the directory of `tidegate serve --source-files`: a-z, A-Z, 0-9, `.`, \
-                       `_` and `-`, not beginning with `.`";
-        node.note(errors, "invalid", message);
+    if !is_file_name(text) {
+        node.note(errors, "invalid", FILE_FORM);
         return None;
     }
     Some(text.to_owned())
@@ -318,14 +264,10 @@ fn format(fields: &Object<'_>, errors: &mut DocumentErrors) -> Option<Option<Lis
 
 fn mode(fields: &Object<'_>, errors: &mut DocumentErrors) -> Option<SourceMode> {
     let Some(node) = fields.get("mode") else { return Some(SourceMode::Enforce) };
-    match node.one_of(&["enforce", "shadow"], errors)? {
-        "enforce" => Some(SourceMode::Enforce),
-        _ => {
-            let message = "a source in shadow is not supported yet: write enforce, or leave the source out";
-            node.note(errors, "not_supported", message);
-            None
-        }
-    }
+    Some(match node.one_of(&["enforce", "shadow"], errors)? {
+        "shadow" => SourceMode::Shadow,
+        _ => SourceMode::Enforce,
+    })
 }
 
 /// A span of at least [`MIN_INTERVAL`].
@@ -422,13 +364,17 @@ mod tests {
             allow_insecure: false,
             allow_private: false,
             credentials: None,
+            ca_file: None,
+            applies_to: None,
         };
         assert_eq!(list, wanted);
-        let full = json!({"name": "a", "path": "mine.txt", "type": "list", "format": "ipsum", "interval": "15m",
-            "mode": "enforce", "ttl": "7d", "min_score": 3, "reason": "listed", "max_shrink": 1,
+        let full = json!({"name": "a", "applies_to": {"hostnames": ["a.example"]}, "path": "mine.txt", "type": "list", "format": "ipsum", "interval": "15m",
+            "mode": "shadow", "ttl": "7d", "min_score": 3, "reason": "listed", "max_shrink": 1,
             "credentials": {"header": "Key", "file": "abuse.key"}, "status": {"entries": 5}});
         let full = read_source("a", &full).unwrap();
         assert_eq!((full.place, full.format), (Place::File("mine.txt".into()), Some(ListFormat::Scored)));
+        assert_eq!(full.mode, SourceMode::Shadow);
+        assert_eq!(full.applies_to.unwrap().hostnames, ["a.example"]);
         assert_eq!(full.credentials, Some(Credentials { header: "key".into(), file: "abuse.key".into() }));
         let crowdsec = json!({"type": "crowdsec", "url": "http://127.0.0.1:8080", "allow_private": true,
             "credentials": {"file": "crowdsec.key"}});
@@ -483,7 +429,6 @@ mod tests {
             ("interval", json!("31d"), "/interval", "out_of_range"),
             ("interval", json!("often"), "/interval", "invalid"),
             ("interval", json!(60), "/interval", "wrong_type"),
-            ("mode", json!("shadow"), "/mode", "not_supported"),
             ("mode", json!("off"), "/mode", "invalid"),
             ("ttl", json!("0s"), "/ttl", "out_of_range"),
             ("min_score", json!("3"), "/min_score", "wrong_type"),
@@ -496,6 +441,7 @@ mod tests {
             ("credentials", json!({"file": "..", "header": "Key"}), "/credentials/file", "invalid"),
             ("credentials", json!({"file": "k", "header": "Host"}), "/credentials/header", "invalid"),
             ("credentials", json!({"file": "k", "value": "secret"}), "/credentials/value", "unknown_field"),
+            ("ca_file", json!("/etc/ssl/ca.pem"), "/ca_file", "invalid"),
             ("name", json!("other"), "/name", "invalid"),
             ("urls", json!([]), "/urls", "unknown_field"),
         ];
@@ -506,6 +452,7 @@ mod tests {
         }
         assert_eq!(refused(&json!({})), [("/url".to_owned(), "required")]);
         assert_eq!(refused(&json!({"path": "../x"})), [("/path".to_owned(), "invalid")]);
+        assert_eq!(refused(&json!({"path": "x", "ca_file": "y"})), [("/ca_file".to_owned(), "conflict")]);
         let crowdsec = json!({"type": "crowdsec", "url": "https://cs.example.com", "format": "json"});
         assert_eq!(
             refused(&crowdsec),

@@ -18,15 +18,28 @@ pub fn without_byte_order_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
 }
 
+/// Brackets of a YAML text that are nested too deeply.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct YamlTooDeep {
+    /// The line, from 1.
+    pub line: usize,
+}
+
+impl std::fmt::Display for YamlTooDeep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "brackets are nested over {MAX_YAML_DEPTH} deep at line {}", self.line)
+    }
+}
+
 /// Refuses a YAML text with brackets nested over 128 deep: the scanner's
 /// time grows with the square of their depth. Brackets in strings count as well; no valid
 /// document has so many unclosed ones.
 ///
 /// # Errors
-/// What is wrong, as text.
-pub fn check_yaml_depth(yaml: &[u8]) -> Result<(), String> {
+/// Where they are.
+pub fn check_yaml_depth(yaml: &[u8]) -> Result<(), YamlTooDeep> {
     let mut depth = 0usize;
-    for line in yaml.split(|byte| *byte == b'\n') {
+    for (number, line) in (1..).zip(yaml.split(|byte| *byte == b'\n')) {
         if line.starts_with(b"---") {
             depth = 0;
         }
@@ -37,7 +50,7 @@ pub fn check_yaml_depth(yaml: &[u8]) -> Result<(), String> {
                 _ => {}
             }
             if depth > MAX_YAML_DEPTH {
-                return Err(format!("brackets are nested over {MAX_YAML_DEPTH} deep"));
+                return Err(YamlTooDeep { line: number });
             }
         }
     }
@@ -111,7 +124,10 @@ impl<'de> Visitor<'de> for AnyValue {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
+        // YAML has more: taken for null, a field would be as if it were not given.
+        Number::from_f64(value)
+            .map(Value::Number)
+            .ok_or_else(|| E::custom(".nan and .inf are no numbers that are taken here"))
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
@@ -160,6 +176,15 @@ mod tests {
             }
             (Err(one), Err(other)) => Err(format!("{one}; {other}")),
             (one, other) => panic!("{text}: {} and {}", one.is_ok(), other.is_ok()),
+        }
+    }
+
+    #[test]
+    fn what_json_has_no_number_for_is_no_null() {
+        for number in [".nan", ".inf", "-.inf"] {
+            let read = yaml_serde::from_str::<StrictValue>(&format!("confidence: {number}"));
+            let error = read.map(|_| ()).unwrap_err().to_string();
+            assert!(error.contains("confidence") || error.contains("no numbers"), "{error}");
         }
     }
 

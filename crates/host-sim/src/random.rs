@@ -3,6 +3,8 @@
 mod routes;
 
 use tidegate_policy::geo::{Country, CountryRange, GeoAction, GeoMode, GeoRule, UnknownCountry};
+use tidegate_policy::scope::Scope;
+use tidegate_policy::scoped_bans::ScopedBan;
 
 use crate::feed::Feed;
 use crate::rng::TestRng;
@@ -70,6 +72,8 @@ const HOSTS: &[&str] = &[
     "[::1]:80",
     "a.example:x",
 ];
+const SCOPE_HOSTNAMES: &[&str] = &["a.example", "*.a.example", "*.example", "b.example"];
+const SCOPE_ROUTES: &[&str] = &["r0", "r1", "r2", "none"];
 const TARGETS: &[&str] =
     &["/", "/a", "/a/", "/a/b", "/a/b/c", "/b", "/ab", "/A/x", "//", "/c", "*", "/a\u{e9}"];
 const QUERIES: &[&str] = &["", "", "?p=1", "?p=2&p=1", "?p=1&q=1", "?%70=%31", "?q", "?token=secret"];
@@ -87,11 +91,28 @@ pub fn fill(feed: &mut Feed, rng: &mut TestRng, now: u32, span: u32) {
     let in_shadow: Vec<_> =
         rng.some(PREFIXES, 4).into_iter().map(|prefix| (prefix, expiry(rng, now, span))).collect();
     feed.ban_in_shadow(&in_shadow);
+    let scoped: Vec<_> = (0..rng.below(3)).map(|_| scoped(rng, now, span)).collect();
+    feed.ban_in_scopes(&scoped);
     feed.set_countries(countries(rng).into_iter());
     let rules = rng.some(RULES, 4);
     feed.set_geo(rules.iter().map(|name| geo_rule(rng, name)).collect::<Vec<_>>());
     let routes: Vec<_> = (0..rng.below(6)).map(|at| routes::route(rng, at)).collect();
     feed.set_route_list(&routes);
+}
+
+/// A ban at some hostnames, on some routes, or both.
+fn scoped(rng: &mut TestRng, now: u32, span: u32) -> (&'static str, ScopedBan<Scope>) {
+    let (hostnames, routes) = match rng.below(3) {
+        0 => (rng.some(SCOPE_HOSTNAMES, 2), Vec::new()),
+        1 => (Vec::new(), rng.some(SCOPE_ROUTES, 2)),
+        _ => (rng.some(SCOPE_HOSTNAMES, 2), rng.some(SCOPE_ROUTES, 2)),
+    };
+    let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let mut scope = Scope { hostnames: owned(hostnames), routes: owned(routes) };
+    if scope.is_empty() {
+        scope.hostnames.push("*.example".to_owned());
+    }
+    (rng.pick(PREFIXES), ScopedBan { scope, shadow: rng.percent(30), expires: expiry(rng, now, span) })
 }
 
 /// No expiry, one in the past, or one within the span.

@@ -32,7 +32,7 @@ pub fn decide<'t>(
     loop {
         match findings.step(facts, settings) {
             Step::Ask(Check::Ip) => {
-                let found = IpFinding::look_up(facts.client, tables, || *read.get_or_init(&now));
+                let found = IpFinding::look_up(facts, tables, || *read.get_or_init(&now));
                 findings.ip = Some(Finding::Found(found));
             }
             Step::Ask(Check::Geo) => {

@@ -1,7 +1,9 @@
 //! The five flags of the rollout, and the mode of each check for one client.
 //!
 //! A flag can be on for a percentage of the clients: always the same ones, and for each
-//! flag other ones.
+//! flag other ones. It can also be limited to gateways, hostnames or routes.
+
+mod scope;
 
 use std::net::IpAddr;
 
@@ -11,10 +13,12 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::address::Prefix;
 use crate::codec::{FormatError, decode, encode};
 
+pub use scope::{FlagScope, FlagSet};
+
 /// Version of the bytes of [`Flags`].
-pub const FLAGS_FORMAT: u8 = 1;
-/// The most bytes of [`Flags`].
-const MAX_FLAGS: usize = 64;
+pub const FLAGS_FORMAT: u8 = 2;
+/// The most bytes of [`Flags`]: five scopes with 48 names each, which have 317 at most.
+const MAX_FLAGS: usize = 80_000;
 
 /// A flag.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -67,7 +71,7 @@ impl Flag {
 }
 
 /// What a flag is set to.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub enum FlagState {
     /// `false`.
     #[default]
@@ -78,10 +82,44 @@ pub enum FlagState {
     Share(u8),
     /// `true`.
     On,
+    /// `{"percent": n, "gateways": [...], "hostnames": [...], "routes": [...]}`: as [`Self::Share`] for requests within
+    /// the scope, off for all others.
+    Scoped(Box<ScopedShare>),
+}
+
+impl FlagState {
+    /// The share of the clients, in percent, for which it is on, where it is.
+    #[must_use]
+    pub fn percent(&self) -> u8 {
+        match self {
+            Self::Off | Self::Shadow => 0,
+            Self::Share(percent) => *percent,
+            Self::Scoped(scoped) => scoped.percent,
+            Self::On => 100,
+        }
+    }
+
+    /// What it is limited to; `None`: nothing.
+    #[must_use]
+    pub fn scope(&self) -> Option<&FlagScope> {
+        match self {
+            Self::Scoped(scoped) => Some(&scoped.scope),
+            Self::Off | Self::Shadow | Self::Share(_) | Self::On => None,
+        }
+    }
+}
+
+/// A flag that is on for a share of the clients, and only within a scope.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct ScopedShare {
+    /// 0 to 100.
+    pub percent: u8,
+    /// Not empty.
+    pub scope: FlagScope,
 }
 
 /// All flags. The default is the start of the rollout: all off.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Flags([FlagState; 5]);
 
 /// How one check is answered for one client.
@@ -108,7 +146,7 @@ impl Mode {
     }
 }
 
-/// The flags as they apply to one client. The default is all flags off, which also holds
+/// The flags as they apply to one request. The default is all flags off, which also holds
 /// while a gateway has no tables yet.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Modes {
@@ -122,19 +160,35 @@ pub struct Modes {
     pub parallel: bool,
     /// Whether no response waits for its event.
     pub async_recording: bool,
+    /// Flags that are limited to a scope in which the request is not: they are off for it, whatever its client.
+    pub outside: FlagSet,
+}
+
+impl Modes {
+    /// Whether a flag is on.
+    #[must_use]
+    pub fn is_on(&self, flag: Flag) -> bool {
+        match flag {
+            Flag::RouteCache => self.route == Mode::Cached,
+            Flag::IpBlacklistCache => self.ip == Mode::Cached,
+            Flag::GeoRulesCache => self.geo == Mode::Cached,
+            Flag::ParallelExecution => self.parallel,
+            Flag::AsyncRecording => self.async_recording,
+        }
+    }
 }
 
 impl Flags {
     /// All on: the end of the rollout.
     #[must_use]
     pub fn all_on() -> Self {
-        Self([FlagState::On; 5])
+        Self([const { FlagState::On }; 5])
     }
 
     /// What a flag is set to.
     #[must_use]
-    pub fn get(&self, flag: Flag) -> FlagState {
-        let [route, ip, geo, parallel, recording] = self.0;
+    pub fn get(&self, flag: Flag) -> &FlagState {
+        let [route, ip, geo, parallel, recording] = &self.0;
         match flag {
             Flag::RouteCache => route,
             Flag::IpBlacklistCache => ip,
@@ -158,22 +212,35 @@ impl Flags {
         self
     }
 
-    /// The flags as they apply to `client`. All clients without an address count as one.
+    /// The flags as they apply to a request of `client`. All clients without an address count as one. `fits`: whether
+    /// the request is in a scope; asked only of flags that have one.
+    #[must_use]
+    pub fn modes_at(&self, client: Option<IpAddr>, fits: impl Fn(&FlagScope) -> bool) -> Modes {
+        let mut outside = FlagSet::default();
+        let mut mode = |flag| {
+            let state = self.get(flag);
+            if !state.scope().is_none_or(&fits) {
+                outside = outside.with(flag);
+                return Mode::Direct;
+            }
+            match state {
+                FlagState::Shadow => Mode::Shadow,
+                state if is_on(flag, state, client) => Mode::Cached,
+                _ => Mode::Direct,
+            }
+        };
+        let (ip, geo, route) =
+            (mode(Flag::IpBlacklistCache), mode(Flag::GeoRulesCache), mode(Flag::RouteCache));
+        // These two have no shadow: they are on or not.
+        let parallel = mode(Flag::ParallelExecution) == Mode::Cached;
+        let async_recording = mode(Flag::AsyncRecording) == Mode::Cached;
+        Modes { ip, geo, route, parallel, async_recording, outside }
+    }
+
+    /// The flags as they apply to a request of `client` that is in no scope.
     #[must_use]
     pub fn modes(&self, client: Option<IpAddr>) -> Modes {
-        let mode = |flag| match self.get(flag) {
-            FlagState::Shadow => Mode::Shadow,
-            state if is_on(flag, state, client) => Mode::Cached,
-            _ => Mode::Direct,
-        };
-        let on = |flag| is_on(flag, self.get(flag), client);
-        Modes {
-            ip: mode(Flag::IpBlacklistCache),
-            geo: mode(Flag::GeoRulesCache),
-            route: mode(Flag::RouteCache),
-            parallel: on(Flag::ParallelExecution),
-            async_recording: on(Flag::AsyncRecording),
-        }
+        self.modes_at(client, |_| false)
     }
 
     /// The flags' bytes.
@@ -188,12 +255,18 @@ impl Flags {
     ///
     /// # Errors
     /// When the bytes are of another version or malformed, a share is over 100,
-    /// or a flag is in shadow that has none.
+    /// a scope is empty, or a flag is in shadow that has none.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         let flags: Self = decode(FLAGS_FORMAT, MAX_FLAGS, bytes)?;
         for flag in Flag::ALL {
-            match flags.get(flag) {
-                FlagState::Share(101..) => return Err(FormatError::Malformed("a share over 100 percent")),
+            let state = flags.get(flag);
+            if state.scope().is_some_and(FlagScope::is_empty) {
+                return Err(FormatError::Malformed("a scope without a name"));
+            }
+            match state {
+                state if state.percent() > 100 => {
+                    return Err(FormatError::Malformed("a share over 100 percent"));
+                }
                 FlagState::Shadow if !flag.has_shadow() => {
                     return Err(FormatError::Malformed("a flag in shadow that has none"));
                 }
@@ -204,11 +277,11 @@ impl Flags {
     }
 }
 
-fn is_on(flag: Flag, state: FlagState, client: Option<IpAddr>) -> bool {
-    match state {
-        FlagState::Off | FlagState::Shadow => false,
-        FlagState::On => true,
-        FlagState::Share(percent) => place(flag, client) < u64::from(percent),
+fn is_on(flag: Flag, state: &FlagState, client: Option<IpAddr>) -> bool {
+    match state.percent() {
+        0 => false,
+        100.. => true,
+        percent => place(flag, client) < u64::from(percent),
     }
 }
 
@@ -236,17 +309,28 @@ mod tests {
         Some(Ipv4Addr::from_bits(bits).into())
     }
 
+    fn scoped(percent: u8, hostnames: &[&str]) -> FlagState {
+        let hostnames = hostnames.iter().map(ToString::to_string).collect();
+        let place = crate::scope::Scope { hostnames, ..Default::default() };
+        FlagState::Scoped(Box::new(ScopedShare { percent, scope: FlagScope { place, ..Default::default() } }))
+    }
+
     #[test]
     fn bytes_say_the_flags_and_nothing_impossible() {
         let flags = Flags::default()
             .with(Flag::RouteCache, FlagState::Shadow)
             .with(Flag::GeoRulesCache, FlagState::Share(25))
+            .with(Flag::ParallelExecution, scoped(100, &["a.example"]))
             .with(Flag::AsyncRecording, FlagState::On);
-        assert_eq!(Flags::from_bytes(&flags.to_bytes().unwrap()), Ok(flags));
-        for bad in [
-            flags.with(Flag::RouteCache, FlagState::Share(101)),
-            flags.with(Flag::AsyncRecording, FlagState::Shadow),
+        assert_eq!(Flags::from_bytes(&flags.to_bytes().unwrap()).as_ref(), Ok(&flags));
+        for (flag, bad) in [
+            (Flag::RouteCache, FlagState::Share(101)),
+            (Flag::RouteCache, scoped(101, &["a.example"])),
+            (Flag::RouteCache, scoped(1, &[])),
+            (Flag::RouteCache, scoped(1, &["a.example"; 17])),
+            (Flag::AsyncRecording, FlagState::Shadow),
         ] {
+            let bad = flags.clone().with(flag, bad);
             assert!(Flags::from_bytes(&bad.to_bytes().unwrap()).is_err());
         }
     }
@@ -257,7 +341,7 @@ mod tests {
             for other in Flag::ALL.into_iter().filter(|other| *other != one) {
                 let both = |bits: &u32| {
                     let client = client(bits.wrapping_mul(2_654_435_761));
-                    [one, other].into_iter().all(|flag| is_on(flag, FlagState::Share(50), client))
+                    [one, other].into_iter().all(|flag| is_on(flag, &FlagState::Share(50), client))
                 };
                 let share = (0..40_000u32).filter(both).count();
                 // A quarter of 40,000, and six standard deviations (87) around it.
@@ -305,6 +389,23 @@ mod tests {
             let at = |share| Flags::default().with(Flag::GeoRulesCache, FlagState::Share(share)).modes(client(bits));
             if at(percent).geo == Mode::Cached {
                 prop_assert_eq!(at(percent + 1).geo, Mode::Cached);
+            }
+        }
+
+        /// A scope narrows a share, and chooses no other clients.
+        #[test]
+        fn within_its_scope_a_flag_is_as_without_one_and_off_elsewhere(bits: u32, percent in 0u8..=100, is_inside: bool) {
+            for flag in Flag::ALL {
+                let flags = Flags::all_on().with(flag, scoped(percent, &["a.example"]));
+                let found = flags.modes_at(client(bits), |scope| {
+                    assert_eq!(scope.place.hostnames, ["a.example"], "others have none");
+                    is_inside
+                });
+                let share = if is_inside { FlagState::Share(percent) } else { FlagState::Off };
+                let wanted = Flags::all_on().with(flag, share).modes(client(bits));
+                let outside = if is_inside { FlagSet::default() } else { FlagSet::default().with(flag) };
+                prop_assert_eq!(found, Modes { outside, ..wanted });
+                prop_assert!(Flag::ALL.into_iter().all(|other| other == flag || found.is_on(other)));
             }
         }
 

@@ -53,9 +53,15 @@ impl RequestHost {
         Some(host)
     }
 
+    /// The name; empty of an address.
+    #[must_use]
+    pub fn name(&self) -> &[u8] {
+        self.name.get(..self.len).unwrap_or_default()
+    }
+
     /// The name's labels, the last one first; none of an address.
     pub fn labels(&self) -> impl Iterator<Item = &[u8]> {
-        let labels = self.name.get(..self.len).unwrap_or_default().rsplit(|&byte| byte == b'.');
+        let labels = self.name().rsplit(|&byte| byte == b'.');
         labels.filter(|label| !label.is_empty())
     }
 }

@@ -5,8 +5,8 @@
 //! from the database are the same.
 //!
 //! Imports go down, never up or in a circle: `address`, `codec`, `columns`, `digest`,
-//! `duration`, `version`, `host`, `request` and `check` at the bottom; the tables (`table`,
-//! `bans`, `flags`, `geo`, `route`, `limit`, `pages`) above them; `decide` above the tables;
+//! `duration`, `version`, `host`, `scope`, `request` and `check` at the bottom; the tables (`table`,
+//! `bans`, `scoped_bans`, `flags`, `geo`, `route`, `limit`, `pages`) above them; `decide` above the tables;
 //! `wire`, what gateway and admin service send each other, on top.
 //!
 //! Nothing here may panic on any input: most of it runs inside Envoy, where a
@@ -39,6 +39,8 @@ pub mod limit;
 pub mod pages;
 pub mod request;
 pub mod route;
+pub mod scope;
+pub mod scoped_bans;
 pub mod table;
 pub mod tables;
 pub mod version;

@@ -13,6 +13,7 @@ use crate::geo::{COUNTRIES_FORMAT, CountryCheck, CountryTable, GEO_FORMAT, GeoRu
 use crate::limit::{LIMITS_FORMAT, Limits};
 use crate::pages::{PAGES_FORMAT, Pages};
 use crate::route::{ROUTES_FORMAT, RouteLoad, RouteTable};
+use crate::scoped_bans::{SCOPED_BANS_FORMAT, ScopedBans, ScopedBansCheck};
 use crate::table::{AddressTable, TABLE_FORMAT, TableCheck};
 
 /// Entries checked in one step of decoding: 0.2 to 0.5 ms.
@@ -168,6 +169,8 @@ tables! {
     BanRecent = "bans_recent", ban_recent: AddressTable;
     /// Bans in shadow: what they would deny is recorded, and nothing denied.
     ShadowBans = "shadow_bans", shadow_bans: AddressTable;
+    /// Bans that apply at some hostnames or routes only, in shadow or not.
+    ScopedBans = "scoped_bans", scoped_bans: Arc<ScopedBans>;
 }
 
 impl Table {
@@ -258,6 +261,31 @@ impl TableData for AddressTable {
 
     fn empty_bytes() -> Result<Vec<u8>, FormatError> {
         Ok(Self::empty().as_bytes().to_vec())
+    }
+
+    fn entries(&self) -> Option<usize> {
+        Some(self.len())
+    }
+}
+
+impl TableData for Arc<ScopedBans> {
+    const FORMAT: u8 = SCOPED_BANS_FORMAT;
+    type Decoder = Box<ScopedBansCheck>;
+
+    fn decoder(bytes: &Arc<Vec<u8>>) -> Result<Self::Decoder, FormatError> {
+        ScopedBansCheck::new(bytes).map(Box::new)
+    }
+
+    fn step(decoder: &mut Self::Decoder) -> Result<Option<Self>, FormatError> {
+        decoder.step(STEP_ENTRIES)
+    }
+
+    fn empty() -> Self {
+        Self::default()
+    }
+
+    fn empty_bytes() -> Result<Vec<u8>, FormatError> {
+        ScopedBans::empty_bytes()
     }
 
     fn entries(&self) -> Option<usize> {

@@ -3,6 +3,7 @@
 //! Envoy and the benchmarks all start it through [`Stack`], from the one
 //! configuration in `envoy/envoy.yaml`.
 
+pub mod chromium;
 pub mod compose;
 pub mod envoy;
 pub mod faults;
@@ -30,4 +31,4 @@ pub use options::{Control, FlagsAtStart, NamedBackend, Options};
 pub use ports::{PortChoice, Ports, ReservedPorts};
 pub use programs::Programs;
 pub use render::{Trust, Upstream};
-pub use stack::{Stack, Started};
+pub use stack::{Stack, Started, start_service};

@@ -373,6 +373,9 @@ impl Stack {
             Ok(stats.matching(total).map(|(_, value)| value).collect())
         };
         let mut kept = Vec::new();
+        // Open until the end: a listener with exact balance gives the next connection to the
+        // first of the workers that have fewest, the same one again if it was closed.
+        let mut others = Vec::new();
         let mut reached = vec![false; self.options().workers as usize];
         let mut before = counts()?;
         for _ in 0..64 * reached.len() {
@@ -380,12 +383,19 @@ impl Stack {
             // The connection is counted before it is answered.
             connection.send(&Request::get("/"))?;
             let after = counts()?;
-            let worker = (0..reached.len()).find(|at| after.get(*at) > before.get(*at).or(Some(&0)));
+            let count = |counts: &[u64], worker: usize| counts.get(worker).copied().unwrap_or(0);
+            let by_worker: Vec<u64> = (0..reached.len())
+                .map(|worker| count(&after, worker).saturating_sub(count(&before, worker)))
+                .collect();
             before = after;
-            if let Some(worker) = worker
-                && !std::mem::replace(&mut reached[worker], true)
-            {
-                kept.push(connection);
+            // Another client's connection at the same moment leaves open which of them is ours.
+            let worker = match by_worker.iter().sum::<u64>() {
+                1 => by_worker.iter().position(|opened| *opened == 1),
+                _ => None,
+            };
+            match worker {
+                Some(worker) if !std::mem::replace(&mut reached[worker], true) => kept.push(connection),
+                _ => others.push(connection),
             }
             if reached.iter().all(|reached| *reached) {
                 return Ok(kept);

@@ -95,7 +95,7 @@ pub fn repository() -> PathBuf {
     found.unwrap_or(Path::new(".")).to_owned()
 }
 
-fn from_env(name: &str) -> Option<PathBuf> {
+pub(crate) fn from_env(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 

@@ -1,7 +1,7 @@
 //! One stack from start to end.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -37,6 +37,21 @@ pub struct Stack {
     demo: Option<Process>,
     admin_token: String,
     gateway_token: String,
+}
+
+/// Starts the admin service by `command`, and waits until it is healthy at `people`, its listener for people.
+///
+/// # Errors
+/// It ends, or is not healthy in time; with the end of its log.
+pub fn start_service(command: Command, people: SocketAddr, log: &Path) -> Result<Process> {
+    let mut process = Process::start("admin", command, log)?;
+    wait::until("the admin service is healthy", START_LIMIT, || {
+        process.check_running()?;
+        let answer = http::send(people, &Request::get("/api/health"));
+        Ok(answer.ok().filter(|answer| answer.status == 200))
+    })
+    .with_context(|| process.tail(15))?;
+    Ok(process)
 }
 
 impl Stack {
@@ -112,14 +127,7 @@ impl Stack {
             command.arg("--cluster").arg(name);
         }
         command.args(&self.options.admin_args);
-        let mut process = Process::start("admin", command, &self.log("admin"))?;
-        let people = self.people();
-        wait::until("the admin service is healthy", START_LIMIT, || {
-            process.check_running()?;
-            let answer = http::send(people, &Request::get("/api/health"));
-            Ok(answer.ok().filter(|answer| answer.status == 200))
-        })
-        .with_context(|| process.tail(15))?;
+        let process = start_service(command, self.people(), &self.log("admin"))?;
         self.admin = Some(process);
         Ok(())
     }

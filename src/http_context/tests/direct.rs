@@ -64,7 +64,7 @@ fn expected(fates: &PerCheck<Fate>, tables: Option<&Tables>, settings: &Settings
     let facts = Facts { client: Some("192.0.2.1".parse().unwrap()), host: b"h", ..Facts::default() };
     let ip = match (&answers.ip, tables) {
         (Some(Found::Ip(found)), _) => Finding::Found(*found),
-        (_, Some(tables)) => Finding::Found(IpFinding::look_up(facts.client, tables, || 0)),
+        (_, Some(tables)) => Finding::Found(IpFinding::look_up(&facts, tables, || 0)),
         _ => Finding::Unavailable,
     };
     let geo = match (&answers.geo, tables) {
@@ -118,7 +118,7 @@ fn the_decision_is_the_same_whichever_answer_comes_first_and_whatever_fails() {
         for tables in [false, true] {
             for parallel in [FlagState::Off, FlagState::On] {
                 let host = SimHost::alone();
-                let flags = tables.then(|| Flags::default().with(Flag::ParallelExecution, parallel));
+                let flags = tables.then(|| Flags::default().with(Flag::ParallelExecution, parallel.clone()));
                 let filter = filter(&host, flags, more);
                 let held = filter.instance.sync.borrow().tables();
                 for fates in FATES.iter().flat_map(|ip| FATES.iter().map(move |geo| (*ip, *geo))) {

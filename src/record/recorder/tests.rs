@@ -28,7 +28,7 @@ impl Bench {
             token: "t".into(),
             timeout: Duration::from_secs(5),
         };
-        let client = Rc::new(AdminClient::new(host.clone(), admin, b"node".to_vec()));
+        let client = Rc::new(AdminClient::new(host.clone(), admin, b"node"));
         client.identify(1);
         let queue = Rc::new(EventQueue::new(host.clone(), QUEUE.into(), 7));
         let recorder = Recorder::new(host.clone(), metrics, client, queue, true);

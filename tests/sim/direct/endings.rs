@@ -32,7 +32,7 @@ fn whatever_overtakes_a_request_at_any_step_its_answers_do_no_harm() {
             for answers in 0..4 {
                 for leaves in [false, true] {
                     let mut testbed = direct(parallel);
-                    testbed.feed.set_flag(Flag::AsyncRecording, recording);
+                    testbed.feed.set_flag(Flag::AsyncRecording, recording.clone());
                     testbed.run(SECOND);
                     let handles = testbed.sim.handles();
                     let stream = testbed.begin(0, Request::get("/x", "1.1.1.1"));

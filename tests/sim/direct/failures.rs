@@ -79,7 +79,8 @@ fn nobody_waits_longer_than_the_limits_say() {
         // In turn: 400 ms, 400 ms, and what is left of the second.
         assert_eq!(testbed.get(0, "1.1.1.1").status, 200, "from the cache");
         assert_eq!((testbed.sim.now_ns() - began) / 1_000_000, took, "parallel: {parallel}");
-        assert_eq!(testbed.events()[0].duration_us, Some(took * 1_000));
+        let event = &testbed.events()[0];
+        assert_eq!((event.duration_us, event.gate_us), (Some(took * 1_000), Some(took * 1_000)));
         testbed.check();
     }
     // The budget may be over before all were asked.

@@ -1,6 +1,7 @@
 //! `bench ingest`: events per second into SQLite, with statistics, with automatic bans, and without either; and how long answers
 //! take from what a week of traffic leaves in statistics.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -153,11 +154,12 @@ fn made_post(source: u64, post: u64) -> Append {
         batches: vec![batch],
         recorder: RecorderFigures::default(),
         untold: false,
+        ban_sources: HashMap::new(),
     }
 }
 
-/// A request: of 50,000 clients to 30 routes, one in twenty denied.
-fn made_event(source: u64, number: u64) -> TrafficEvent {
+/// A request of now: of 50,000 clients to 30 routes, one in twenty denied.
+pub fn made_event(source: u64, number: u64) -> TrafficEvent {
     let mut random = fastrand::Rng::with_seed(source << 40 | number);
     let is_denied = random.u8(..20) == 0;
     let route = random.u8(..30);
@@ -176,6 +178,7 @@ fn made_event(source: u64, number: u64) -> TrafficEvent {
         status: Some(if is_denied { 403 } else { 200 }),
         duration_us: Some(1_000 + random.u64(..50_000)),
         upstream_us: Some(800 + random.u64(..40_000)),
+        gate_us: Some(random.u64(..200)),
         bytes_in: Some(0),
         bytes_out: Some(random.u64(..20_000)),
         user_agent: Some(format!("Mozilla/5.0 (X11; Linux x86_64; rv:{}.0)", random.u8(..40)).into_bytes()),

@@ -5,6 +5,7 @@
 
 mod ban;
 mod chart;
+mod dashboard;
 mod gate;
 mod ingest;
 mod intervals;
@@ -61,6 +62,9 @@ enum Bench {
     /// Events per second into SQLite, with statistics and without, and how long answers about a week
     /// take. About a minute.
     Ingest(ingest::IngestArgs),
+    /// Each page of the dashboard over a million bans, 10,000 routes and statistics of 10 million requests: its bytes,
+    /// and how long it takes. About three minutes.
+    Dashboard(dashboard::DashboardArgs),
     /// The gate against its backend asked directly: latency and throughput.
     ProxyVsDirect(pair::PairArgs),
     /// Sends what each line of standard input says, and writes what became of it: the load of all others.
@@ -90,6 +94,7 @@ fn run(bench: &Bench) -> Result<()> {
     let programs = Programs::find()?;
     match bench {
         Bench::Ban(args) => ban::run(args, &programs),
+        Bench::Dashboard(args) => dashboard::run(args, &programs),
         Bench::Gate(args) => gate::run(args, &programs),
         Bench::Load(args) => load::run(args, &programs),
         Bench::Lists(args) => lists::run(args, &programs),

@@ -21,10 +21,12 @@ pub mod optimization;
 mod pages;
 mod protected_networks;
 mod restore;
+mod rollouts;
 mod routes;
 pub mod sources;
 mod stats;
 pub(crate) mod tokens;
+mod whoami;
 
 use super::endpoints::Endpoints;
 use super::named_documents;
@@ -51,11 +53,14 @@ pub fn routes() -> Endpoints {
         .merge(named_documents::routes::<limits::Limits>())
         .merge(named_documents::routes::<listeners::DeclaredListeners>())
         .merge(named_documents::routes::<pages::Pages>())
+        .merge(named_documents::routes::<rollouts::RolloutPlans>())
         .merge(named_documents::routes::<routes::Routes>())
         .merge(named_documents::routes::<sources::BanSources>())
         .merge(sources::routes())
         .merge(protected_networks::routes())
         .merge(restore::routes())
+        .merge(rollouts::routes())
         .merge(stats::routes())
         .merge(tokens::routes())
+        .merge(whoami::routes())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tidegate_dashboard::Sessions;
 use tokio::sync::watch;
 
 use super::address_limits::AddressLimits;
@@ -17,14 +18,18 @@ use crate::gateways::Gateways;
 use crate::metrics::Metrics;
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::protected_networks::ProtectedNetworks;
+use crate::rollouts::Rollouts;
 use crate::serve::connections::Connections;
 use crate::serve::tls::Tls;
 use crate::sources::Sources;
-use crate::store::Store;
+use crate::store::{Author, Store, StoreError};
 
 /// How long a read waits for the feed to catch up with the database. After that the answer comes
 /// from the older snapshot, and health gives the reason.
 const CATCH_UP_TIME: Duration = Duration::from_secs(1);
+/// How long the feed may take to read what others have written, where an older state would not do: a million bans
+/// take some seconds.
+const READ_TIME: Duration = Duration::from_secs(20);
 
 /// State that all handlers share.
 #[derive(Clone)]
@@ -37,6 +42,8 @@ pub struct AppState {
     pub gateways: Gateways,
     /// The API tokens.
     pub tokens: Arc<Tokens>,
+    /// The sessions of the dashboard.
+    pub sessions: Arc<Sessions>,
     /// True once the service stops: long polls and waits end then.
     pub stop: watch::Receiver<bool>,
     /// When the service started.
@@ -50,6 +57,8 @@ pub struct AppState {
     pub protected: ProtectedNetworks,
     /// The sources of bans.
     pub sources: Sources,
+    /// The runs of rollouts.
+    pub rollouts: Rollouts,
     /// Held while a document is checked against the others and committed. Without it,
     /// concurrent writes would make each other's checks out of date, again and again.
     pub documents: Arc<tokio::sync::Mutex<()>>,
@@ -120,13 +129,37 @@ impl AppState {
         let _ = self.stop.clone().wait_for(|stop| *stop).await;
     }
 
+    /// Asks again whether `author` may do this, where the store does not: what changes nothing in the
+    /// tables, and tries of changes.
+    ///
+    /// # Errors
+    /// 401 when their token was revoked or has ended since the request was let in.
+    pub async fn require_token(&self, author: &Author) -> ApiResult<()> {
+        let Some(token) = &author.token else { return Ok(()) };
+        match self.tokens.still_let_in(token).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(StoreError::TokenRevoked.into()),
+            Err(error) => Err(Problem::unreadable(&error)),
+        }
+    }
+
     /// The snapshot with every write that was committed before this call, or an older one if that takes
-    /// too long.
+    /// too long: for what is asked again when it turns out to be old. What is answered as being in force at
+    /// this moment is of [`in_force`](Self::in_force).
     pub async fn current(&self) -> Arc<Snapshot> {
         match tokio::time::timeout(CATCH_UP_TIME, self.feed.current()).await {
             Ok(snapshot) => snapshot,
             Err(_) => self.feed.snapshot(),
         }
+    }
+
+    /// The snapshot with every write that was committed before this call, and no older one, for lists and
+    /// exports: what is read by an older one, and applied again, would take away what was written last.
+    ///
+    /// # Errors
+    /// When the database cannot be read, or what changed in it takes over 20 s.
+    pub async fn in_force(&self) -> ApiResult<Arc<Snapshot>> {
+        self.caught_up(READ_TIME).await
     }
 
     /// The snapshot with every write that was committed before this call, and no older one; `within`: how

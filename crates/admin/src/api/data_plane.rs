@@ -1,5 +1,6 @@
 //! `/api/data-plane/v1/...`: for gateways, on their listener.
 
+mod ban_sources;
 mod check;
 mod events;
 mod sync;

@@ -6,12 +6,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use tidegate_author::{DocumentError, read_scope, write_scope};
 use tidegate_policy::address::Prefix;
+use tidegate_policy::scope::Scope;
+use tidegate_policy::scoped_bans::MAX_SCOPES;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::problem::FieldError;
+use crate::feed::Snapshot;
+use crate::problem::{FieldError, Problem, ProblemCode};
 use crate::store::time_text;
 use crate::time;
 
@@ -136,11 +141,49 @@ pub fn end(ttl: Option<Ttl>, expires_at: Option<&Expiry>) -> Result<Option<Times
     }
 }
 
+/// Where a ban applies by its field `applies_to`; `None`: everywhere.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn applies_to(given: Option<&Value>) -> Result<Option<Scope>, Vec<FieldError>> {
+    let Some(value) = given.filter(|value| !value.is_null()) else { return Ok(None) };
+    read_scope(value).map(Some).map_err(|errors| {
+        let error = |one: DocumentError| {
+            FieldError::field(format!("/applies_to{}", one.pointer), one.code, one.message)
+        };
+        errors.into_iter().map(error).collect()
+    })
+}
+
+/// A scope as rows have it.
+pub fn scope_text(scope: &Scope) -> String {
+    write_scope(scope).to_string()
+}
+
+/// What there is to say of bans of this scope: a route need not exist.
+pub fn scope_warnings(scope: Option<&Scope>, snapshot: &Snapshot) -> Vec<String> {
+    let routes = scope.map_or(&[][..], |scope| &scope.routes);
+    let missing = routes.iter().filter(|id| !snapshot.routes.in_force.contains_key(id.as_str()));
+    missing
+        .map(|id| format!("there is no route `{id}`: it applies to no request of it until there is"))
+        .collect()
+}
+
+/// There are too many scopes for one more.
+pub fn too_many_scopes() -> Problem {
+    let detail = format!(
+        "bans have {MAX_SCOPES} different `applies_to` already, and there may be no more: use one that there is, or \
+         remove bans of another; nothing was changed"
+    );
+    Problem::new(ProblemCode::TableFull, detail)
+}
+
 /// # Errors
 /// When `reason` is too long.
 pub fn check_reason(reason: Option<&str>) -> Result<(), FieldError> {
-    if reason.is_some_and(|reason| reason.len() > MAX_REASON) {
-        let detail = format!("a reason may have {MAX_REASON} bytes");
+    if let Some(reason) = reason.filter(|reason| reason.len() > MAX_REASON) {
+        let detail =
+            format!("a reason may have {MAX_REASON} bytes, and this one has {}: shorten it", reason.len());
         return Err(FieldError::field("/reason", "too_long", detail));
     }
     Ok(())

@@ -92,6 +92,7 @@ pub async fn once_per_key(State(app): State<AppState>, request: Request, next: N
     });
     author.key = Some(Arc::clone(&key));
     let author = author.clone();
+    app.require_token(&author).await?;
     let running = app.running_keys.begin(&key)?;
     if let Some(kept) = app.store.kept_request(&key.key).await? {
         return match kept.answer {
@@ -154,7 +155,9 @@ async fn keep(app: &AppState, answer: Response, author: &Author) -> ApiResult<Re
     let (head, body) = answer.into_parts();
     let bytes = to_bytes(body, usize::MAX).await.unwrap_or_default();
     if let Some(text) = String::from_utf8(bytes.to_vec()).ok().filter(|text| text.len() <= MAX_ANSWER) {
-        let kept = app.store.commit(Change::KeepAnswer { answer: text }, author).await;
+        // What was done may have been the revocation of the author's own token.
+        let author = Author { token: None, ..author.clone() };
+        let kept = app.store.commit(Change::KeepAnswer { answer: text }, &author).await;
         // The change itself is committed with its key.
         kept.inspect_err(|error| tracing::warn!(%error, "an answer could not be kept for its key")).ok();
     }

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use serde_json::json;
 use tidegate_policy::check::Check;
 use tidegate_policy::tables::Table;
+use tidegate_rollout::gates::Verdict;
 
 use super::admin::optimization::recording::{self, RecordingStats};
-use super::admin::sources::count_states;
+use super::admin::sources::{count_states, longest_age_s};
 use super::app_state::AppState;
 use super::endpoints::Endpoints;
 use super::openapi::about::About;
@@ -22,6 +23,7 @@ use crate::feed::{RowStatus, Snapshot};
 use crate::gateways::GatewayStatus;
 use crate::metrics::{self as declared, MetricsPage};
 use crate::problem::ApiResult;
+use crate::rollouts::webhooks::WebhookCounts;
 use crate::serve::connections::CloseReason;
 use crate::store::{RecordingCounts, StoreHealth, StoreOperation};
 
@@ -68,6 +70,7 @@ async fn make_page(app: &AppState) -> String {
     gateways(&mut page, app);
     store(&mut page, &app.store.health());
     auto_bans(&mut page, app);
+    rollouts(&mut page, app);
     // Metrics that the database does not give are missing on the page.
     let recorded = recording::read_counts(app).await.ok();
     page.whether(&declared::STORE_READABLE, recorded.is_some());
@@ -121,10 +124,9 @@ fn feed(page: &mut MetricsPage, snapshot: &Snapshot, stopped: bool) {
     );
     let left_out =
         [("bans", RowStatus::Banned), ("allow", RowStatus::Allowed), ("shadow_bans", RowStatus::Watched)];
-    page.gauges(
-        &declared::TABLE_LEFT_OUT,
-        left_out.map(|(table, status)| (table, snapshot.left_out_count(status))),
-    );
+    let left_out = left_out.map(|(table, status)| (table, snapshot.left_out_count(status)));
+    let scoped = [("scoped_bans", snapshot.scoped_left_out())];
+    page.gauges(&declared::TABLE_LEFT_OUT, left_out.into_iter().chain(scoped));
 }
 
 async fn sources(page: &mut MetricsPage, app: &AppState) {
@@ -138,6 +140,7 @@ async fn sources(page: &mut MetricsPage, app: &AppState) {
     if let Ok(states) = app.store.source_states().await {
         let counts = count_states(&snapshot, &states);
         page.gauges(&declared::SOURCES, counts);
+        page.fraction(&declared::SOURCE_AGE_SECONDS, longest_age_s(&snapshot, &states));
     }
 }
 
@@ -192,6 +195,25 @@ fn auto_bans(page: &mut MetricsPage, app: &AppState) {
     page.gauge(&declared::AUTO_BAN_COUNTERS, totals.counters as u64);
     page.counter(&declared::AUTO_BAN_COUNTERS_DROPPED, totals.dropped);
     page.counter(&declared::AUTO_BAN_EVENTS_LATE, totals.late);
+}
+
+fn rollouts(page: &mut MetricsPage, app: &AppState) {
+    let run = app.rollouts.active();
+    let phase = run.as_ref().map_or("", |run| run.phase.name());
+    let phases = ["running", "waiting_for_approval", "paused"];
+    page.gauges(&declared::ROLLOUT_PHASE, phases.map(|name| (name, usize::from(name == phase))));
+    page.gauge(&declared::ROLLOUT_STAGE, run.as_ref().map_or(0, |run| run.stage as u64 + 1));
+    let held = run.as_ref().map_or(0, |run| run.current.held_ms);
+    page.fraction(&declared::ROLLOUT_HELD_SECONDS, Duration::from_millis(held).as_secs_f64());
+    let results = || run.iter().flat_map(|run| &run.current.gates).filter_map(|gate| gate.result.as_ref());
+    let count = |verdict: Verdict| results().filter(|result| result.verdict == verdict).count();
+    let verdicts = [Verdict::Holds, Verdict::Fails, Verdict::Undecided];
+    page.gauges(&declared::ROLLOUT_GATES, verdicts.map(|verdict| (verdict.name(), count(verdict))));
+    let steps = app.rollouts.note_counts().map(|(kind, count)| ([kind.name()], count));
+    page.counters(&declared::ROLLOUT_STEPS, steps);
+    let WebhookCounts { sent, failed, given_up, .. } = app.rollouts.webhooks().counts();
+    let notices = [(["sent"], sent), (["failed"], failed), (["given_up"], given_up)];
+    page.counters(&declared::ROLLOUT_NOTICES, notices);
 }
 
 fn events(page: &mut MetricsPage, counts: &RecordingCounts, silent: usize) {

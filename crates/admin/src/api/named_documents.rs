@@ -52,6 +52,8 @@ pub trait NamedDocument: Send + Sync + 'static {
     const EXAMPLE: &str;
     /// The problems when others need it as it is.
     const CONFLICTS: &'static [ProblemCode] = &[];
+    /// Whether documents may be in shadow.
+    const HAS_SHADOW: bool = false;
     /// Whether an address may have a namespace before the name.
     const HAS_NAMESPACES: bool = false;
     /// The problem when there is no document of a name.
@@ -98,6 +100,19 @@ pub trait NamedDocument: Send + Sync + 'static {
     /// of its `ETag`.
     fn states(_app: &AppState) -> impl Future<Output = ApiResult<HashMap<String, Value>>> + Send {
         ready(Ok(HashMap::new()))
+    }
+
+    /// What is shown though it has no document any more, by name: it is shown as long as something goes by it.
+    fn without_document(
+        _app: &AppState,
+        _snapshot: &Snapshot,
+    ) -> impl Future<Output = ApiResult<Vec<(String, Value)>>> + Send {
+        ready(Ok(Vec::new()))
+    }
+
+    /// `document`, which is in shadow, as one that is enforced; `None`: it is not in shadow.
+    fn enforced(_document: Value) -> Option<Value> {
+        None
     }
 
     /// Warnings about a written document: what was probably not intended.
@@ -176,7 +191,15 @@ pub fn routes<R: NamedDocument>() -> Endpoints {
         "properties": {"items": {"type": "array", "items": named(R::MANIFEST.name())}, "next": {"type": "string"}},
     }));
     let list = Endpoints::default().get(Role::Read, &path::<R>(), list::<R>).about(lists);
-    let named = document(list, &format!("{}/{{name}}", path::<R>()));
+    let mut named = document(list, &format!("{}/{{name}}", path::<R>()));
+    if R::HAS_SHADOW {
+        let enforces = About::new(format!("Makes a {noun} in shadow an enforced one"))
+            .query(&[&WAIT_APPLIED, &DRY_RUN])
+            .answers::<WriteAnswer>()
+            .problems(&[R::NOT_FOUND, ProblemCode::NotInShadow]);
+        let path = format!("{}/{{name}}/enforce", path::<R>());
+        named = named.post(Role::Admin, &path, enforce::<R>).about(enforces);
+    }
     match R::HAS_NAMESPACES {
         true => document(named, &format!("{}/{{namespace}}/{{name}}", path::<R>())),
         false => named,
@@ -189,7 +212,7 @@ async fn list<R: NamedDocument>(State(app): State<AppState>, uri: Uri) -> ApiRes
     let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
     let after = params.get("cursor").map(cursor::read).transpose()?;
     let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-    let snapshot = app.current().await;
+    let snapshot = app.in_force().await?;
     let mut rest = R::of(&snapshot).in_force.range::<_, str>((from, Bound::Unbounded)).peekable();
     let page: Vec<_> = rest.by_ref().take(limit).collect();
     let last = page.last().filter(|_| rest.peek().is_some());
@@ -198,7 +221,12 @@ async fn list<R: NamedDocument>(State(app): State<AppState>, uri: Uri) -> ApiRes
     let shown = |(name, info): &(&Arc<str>, &Arc<ParsedDocument<R::Content>>)| {
         with_state(R::show(info), states.remove(&***name))
     };
-    Ok(Json(DocumentPage { items: page.iter().map(shown).collect(), next }))
+    let mut items: Vec<Value> = page.iter().map(shown).collect();
+    if next.is_none() {
+        let others = R::without_document(&app, &snapshot).await?;
+        items.extend(others.into_iter().map(|(name, document)| with_state(document, states.remove(&name))));
+    }
+    Ok(Json(DocumentPage { items, next }))
 }
 
 /// Answers one document, as it was written.
@@ -211,10 +239,15 @@ async fn one<R: NamedDocument>(
     QueryParams::read(&uri, &[])?;
     let conditions = Conditions::read(&headers)?;
     let name = R::key(name);
-    let snapshot = app.current().await;
-    let info =
-        R::of(&snapshot).in_force.get(name.as_str()).ok_or_else(|| not_found::<R>(&snapshot, &name))?;
-    let document = R::show(info);
+    let snapshot = app.in_force().await?;
+    let document = match R::of(&snapshot).in_force.get(name.as_str()) {
+        Some(info) => R::show(info),
+        None => {
+            let others = R::without_document(&app, &snapshot).await?;
+            let found = others.into_iter().find(|(other, _)| *other == name).map(|(_, document)| document);
+            found.ok_or_else(|| not_found::<R>(&snapshot, &name))?
+        }
+    };
     let state = R::states(&app).await?.remove(&name);
     conditions.answer_as(&etag(&document), &with_state(document, state))
 }
@@ -235,9 +268,7 @@ fn etag_of<R: NamedDocument>(snapshot: &Snapshot, name: &str) -> Option<String> 
 /// The problem when there is no document of this name: its row is in quarantine, or there is
 /// none.
 fn not_found<R: NamedDocument>(snapshot: &Snapshot, name: &str) -> Problem {
-    let is_row =
-        snapshot.quarantine().any(|row| row.table == StoreTable::Documents(R::KIND) && *row.key == *name);
-    let detail = match is_row {
+    let detail = match is_quarantined::<R>(snapshot, name) {
         true => {
             "a row of this name cannot be read; optimization/health says why under `quarantine`, and a PUT replaces it"
                 .to_owned()
@@ -245,6 +276,10 @@ fn not_found<R: NamedDocument>(snapshot: &Snapshot, name: &str) -> Problem {
         false => format!("there is no {} of this name; GET {} lists them", R::NOUN, path::<R>()),
     };
     Problem::new(R::NOT_FOUND, detail)
+}
+
+fn is_quarantined<R: NamedDocument>(snapshot: &Snapshot, name: &str) -> bool {
+    snapshot.quarantine().any(|row| row.table == StoreTable::Documents(R::KIND) && *row.key == *name)
 }
 
 /// Creates or replaces a document.
@@ -262,8 +297,47 @@ async fn put<R: NamedDocument>(
     let write = PendingWrite::prepare(&app, &params)?;
     let name = R::key(name);
     let document = body::document(request).await?;
-    let stored = checked_and_stored::<R>(&app, &write, &author, &conditions, (&name, document)).await?;
-    let Stored { committed, document, content } = stored;
+    let sent = Written::As(document);
+    let stored = checked_and_stored::<R>(&app, &write, &author, &conditions, (&name, sent)).await?;
+    written(&app, write, &author, name, stored).await
+}
+
+/// Makes a document in shadow an enforced one.
+///
+/// # Errors
+/// When there is none, or it is not in shadow; then nothing was changed.
+async fn enforce<R: NamedDocument>(
+    State(app): State<AppState>,
+    Extension(author): Extension<Author>,
+    PathParam(name): PathParam,
+    uri: Uri,
+    headers: HeaderMap,
+) -> ApiResult<Json<WriteAnswer>> {
+    let name = R::key(name);
+    let params = QueryParams::read(&uri, &[WAIT_APPLIED.name, DRY_RUN.name])?;
+    let conditions = Conditions::read(&headers)?;
+    let write = PendingWrite::prepare(&app, &params)?;
+    let enforced = |snapshot: &Snapshot| {
+        let held =
+            R::of(snapshot).in_force.get(name.as_str()).filter(|_| !is_quarantined::<R>(snapshot, &name));
+        let held = held.ok_or_else(|| not_found::<R>(snapshot, &name))?;
+        R::enforced(serde_json::from_str(&held.document).unwrap_or_default()).ok_or_else(|| {
+            Problem::new(ProblemCode::NotInShadow, format!("the {} {name} is not in shadow", R::NOUN))
+        })
+    };
+    let made = Written::Of(&enforced);
+    let stored = checked_and_stored::<R>(&app, &write, &author, &conditions, (&name, made)).await?;
+    written(&app, write, &author, name.clone(), stored).await
+}
+
+/// The answer about a document that was stored.
+async fn written<R: NamedDocument>(
+    app: &AppState,
+    write: PendingWrite<'_>,
+    author: &Author,
+    name: String,
+    Stored { committed, document, content }: Stored<R>,
+) -> ApiResult<Json<WriteAnswer>> {
     if !write.is_dry_run() {
         tracing::info!(by = %author.name, kind = R::NOUN, name, seq = committed.seq, "written");
     }
@@ -271,7 +345,7 @@ async fn put<R: NamedDocument>(
     let mut snapshot = app.current().await;
     R::of_mut(Arc::make_mut(&mut snapshot)).insert(&name, document, content.clone());
     let etag = etag_of::<R>(&snapshot, &name);
-    let warnings = R::written(&app, &snapshot, &name, &content);
+    let warnings = R::written(app, &snapshot, &name, &content);
     let written = write.written(committed).await;
     Ok(Json(WriteAnswer { name, etag, warnings, written }))
 }
@@ -283,14 +357,18 @@ struct Stored<R: NamedDocument> {
     content: R::Content,
 }
 
-/// Where the request has conditions, which hold by `snapshot`: that the row was not changed since.
-fn row_unchanged<R: NamedDocument>(
-    snapshot: &Snapshot,
-    name: &str,
-    conditions: &Conditions,
-) -> Option<UnchangedRows> {
+/// That the row was not changed since `snapshot`.
+fn row_unchanged<R: NamedDocument>(snapshot: &Snapshot, name: &str) -> UnchangedRows {
     let (table, since) = (StoreTable::Documents(R::KIND), snapshot.version.seq);
-    conditions.are_given().then(|| UnchangedRows { table, keys: Some(vec![name.to_owned()]), since })
+    UnchangedRows { table, keys: Some(vec![name.to_owned()]), since }
+}
+
+/// What is to be stored.
+enum Written<'d> {
+    /// This.
+    As(Value),
+    /// What this makes of what there is when it is stored.
+    Of(&'d (dyn Fn(&Snapshot) -> ApiResult<Value> + Sync)),
 }
 
 /// Stores the document if it is valid together with those that exist when it is stored: of two
@@ -303,15 +381,19 @@ async fn checked_and_stored<R: NamedDocument>(
     write: &PendingWrite<'_>,
     author: &Author,
     conditions: &Conditions,
-    (name, sent): (&str, Value),
+    (name, document): (&str, Written<'_>),
 ) -> ApiResult<Stored<R>> {
     let _alone = app.documents.lock().await;
     for _ in 0..TRIES {
         let snapshot = app.current().await;
         let only_if = Some(Unchanged { tables: R::CHECK_READS, since: snapshot.version.seq });
-        let row = row_unchanged::<R>(&snapshot, name, conditions);
+        let (sent, is_made) = match &document {
+            Written::As(sent) => (sent.clone(), false),
+            Written::Of(made) => (made(&snapshot)?, true),
+        };
+        let row = (is_made || conditions.are_given()).then(|| row_unchanged::<R>(&snapshot, name));
         let current = etag_of::<R>(&snapshot, name);
-        let (of, sent) = (name.to_owned(), sent.clone());
+        let of = name.to_owned();
         let checked = spawn_blocking(move || R::check(&of, sent, &snapshot)).await;
         let (document, content) = checked.map_err(|_| Problem::stopping())??;
         conditions.check(current.as_deref())?;
@@ -370,7 +452,7 @@ async fn removed<R: NamedDocument>(
         }
         let only_if = (!R::REMOVAL_READS.is_empty())
             .then_some(Unchanged { tables: R::REMOVAL_READS, since: snapshot.version.seq });
-        let row = row_unchanged::<R>(&snapshot, name, conditions);
+        let row = conditions.are_given().then(|| row_unchanged::<R>(&snapshot, name));
         let change = Change::DeleteDocument { kind: R::KIND, name: name.to_owned(), only_if };
         let committed = write.commit_if(change, author, row).await?;
         if committed.rows > 0 {

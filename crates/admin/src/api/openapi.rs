@@ -88,7 +88,7 @@ fn operation(endpoint: &Endpoint, responses: &mut BTreeMap<String, Value>) -> Va
         }
         let content: Map<_, _> =
             body.media.iter().map(|media| ((*media).to_owned(), content.clone())).collect();
-        operation["requestBody"] = json!({"required": true, "content": content});
+        operation["requestBody"] = json!({"required": !body.is_optional, "content": content});
     }
     operation
 }

@@ -121,12 +121,13 @@ impl QueryParams {
 
     /// A parameter that is one of `known` words.
     pub fn word(&self, name: &'static str, known: &[&'static str]) -> ApiResult<Option<&'static str>> {
-        let Some(text) = self.get(name) else { return Ok(None) };
-        let found = known.iter().find(|word| **word == text);
-        found.copied().map(Some).ok_or_else(|| {
-            let detail = format!("`{}` is not known: `{name}` may be {}", shortened(text), known.join(", "));
-            Problem::parameter(name, "invalid", detail)
-        })
+        self.get(name).map(|text| known_word(name, text, known)).transpose()
+    }
+
+    /// The words of a parameter that may be repeated, each time with one of `known` or several with commas
+    /// between them; empty: it is absent.
+    pub fn words(&self, name: &'static str, known: &[&'static str]) -> ApiResult<Vec<&'static str>> {
+        self.all(name).flat_map(|text| text.split(',')).map(|text| known_word(name, text, known)).collect()
     }
 
     /// All parameters with their texts, in the order in which they came.
@@ -156,6 +157,14 @@ impl QueryParams {
         }
         Err(Problem::parameter("limit", "out_of_range", format!("`limit` may be 1 to {max}")))
     }
+}
+
+/// The one of `known` that `text` is.
+fn known_word(name: &'static str, text: &str, known: &[&'static str]) -> ApiResult<&'static str> {
+    known.iter().find(|word| **word == text).copied().ok_or_else(|| {
+        let detail = format!("`{}` is not known: `{name}` may be {}", shortened(text), known.join(", "));
+        Problem::parameter(name, "invalid", detail)
+    })
 }
 
 fn unknown(name: &str, known: &[&str]) -> Problem {

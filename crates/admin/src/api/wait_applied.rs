@@ -68,7 +68,7 @@ impl<'c> PendingWrite<'c> {
         Ok((committed, self.written(committed).await))
     }
 
-    /// Commits `change` by `author` if `only_if` holds.
+    /// Commits `change` by `author` if all of `only_if` holds.
     ///
     /// # Errors
     /// When the store fails: then nothing was changed.
@@ -76,9 +76,9 @@ impl<'c> PendingWrite<'c> {
         &self,
         change: Change,
         author: &Author,
-        only_if: Option<UnchangedRows>,
+        only_if: impl IntoIterator<Item = UnchangedRows>,
     ) -> ApiResult<Committed> {
-        let options = CommitOptions { only_if, dry_run: self.is_dry_run };
+        let options = CommitOptions { only_if: only_if.into_iter().collect(), dry_run: self.is_dry_run };
         Ok(self.app.store.commit_with(change, author, options).await?)
     }
 

@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::Role;
-use crate::store::{Store, StoreError, TokenRow, time_text};
+use crate::store::{AuthorToken, Store, StoreError, TokenRow, time_text};
 
 /// After this long the stored tokens are read again: one that was revoked by another program stops
 /// working within this time.
@@ -36,12 +35,12 @@ struct CachedTokens {
 /// gateway.
 pub(super) struct Token {
     hash: [u8; 32],
+    /// The same with its role, as those whom it lets in keep it.
+    pub(super) proof: Arc<AuthorToken>,
     /// The operator's name for it.
     pub(super) name: Arc<str>,
     /// `None`: a text that is no role, which allows nothing.
     pub(super) role: Option<Role>,
-    /// The role as stored.
-    pub(super) role_text: String,
     /// The only node whose gateways may use it.
     pub(super) node: Option<String>,
     /// When it ends, in milliseconds since the Unix epoch. An end that cannot be read has passed.
@@ -57,13 +56,14 @@ impl Token {
         let mut hash = [0; 32];
         hex::decode_to_slice(&row.hash, &mut hash).ok()?;
         let used = before.iter().find(|token| token.hash == hash).map(|token| Arc::clone(&token.used));
+        let ends = row.ends_ms();
         Some(Self {
             hash,
             name: row.name.into(),
             role: Role::of_name(&row.role),
-            role_text: row.role,
+            proof: Arc::new(AuthorToken { hash: hex::encode(hash), role: row.role }),
             node: row.node,
-            ends: row.expires_at.map(|end| time_text::to_ms(&end).unwrap_or(0)),
+            ends,
             used: used.unwrap_or_default(),
         })
     }
@@ -111,16 +111,26 @@ impl Tokens {
         }
     }
 
-    /// The stored token with this text; `None`: there is none.
-    pub(super) async fn find(&self, token: &str) -> Result<Option<FoundToken>, StoreError> {
-        let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+    /// The stored token with this SHA-256; `None`: there is none.
+    pub(super) async fn find(&self, hash: &[u8; 32]) -> Result<Option<FoundToken>, StoreError> {
         for age in [STALE, RETRY] {
             let tokens = self.read(age).await?;
-            if let Some(index) = find_in(&tokens, &hash) {
+            if let Some(index) = find_in(&tokens, hash) {
                 return Ok(Some(FoundToken { tokens, index }));
             }
         }
         Ok(None)
+    }
+
+    /// Whether `token` still lets in whom it let in before: within a second after another program revoked it,
+    /// at once after this service did.
+    ///
+    /// # Errors
+    /// When the tokens cannot be read.
+    pub async fn still_let_in(&self, token: &AuthorToken) -> Result<bool, StoreError> {
+        let tokens = self.read(STALE).await?;
+        let now = time_text::now_ms();
+        Ok(tokens.iter().any(|known| *known.proof == *token && !known.has_ended(now)))
     }
 
     /// The tokens were changed by this service: the next request reads them again.
@@ -166,7 +176,7 @@ impl Tokens {
             .known()
             .tokens
             .iter()
-            .map(|token| (hex::encode(token.hash), token.used.load(Ordering::Relaxed)))
+            .map(|token| (token.proof.hash.clone(), token.used.load(Ordering::Relaxed)))
             .filter(|(hash, used)| *used > written.get(hash).copied().unwrap_or(0))
             .collect();
         if !uses.is_empty() {
@@ -191,6 +201,8 @@ fn find_in(tokens: &[Token], hash: &[u8; 32]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest, Sha256};
+
     use super::*;
     use crate::auth::{hash_token, new_token};
 

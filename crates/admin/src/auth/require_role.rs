@@ -7,12 +7,13 @@ use axum::http::HeaderValue;
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use sha2::{Digest, Sha256};
 use tidegate_policy::wire::sync::{GATEWAY_HEADER, Gateway};
 use tower_http::request_id::RequestId;
 use tracing::Span;
 
 use super::known_tokens::{FoundToken, Tokens};
-use super::{Role, RoleTable};
+use super::{Role, RoleTable, token_bound_body};
 use crate::api::address_limits::{AddressLimits, TooMany};
 use crate::api::query::shortened;
 use crate::metrics::{Listener, Metrics, Refusal};
@@ -35,6 +36,11 @@ pub struct RoleGuard {
     pub metrics: Metrics,
 }
 
+/// The hash of the token that a request made within this process is made with, as an extension of it. No request
+/// from outside has extensions of its own.
+#[derive(Clone, Copy)]
+pub struct SignedIn(pub [u8; 32]);
+
 /// Why a request does not pass.
 enum Refused {
     /// It may not.
@@ -44,7 +50,9 @@ enum Refused {
 }
 
 /// Lets a request pass if its token has the role that the endpoint needs. Nothing of the body was
-/// read before. A refusal is late, or another one, where an address has had many.
+/// read before: whether the token still lets in is asked again where a change is committed
+/// ([`Author::token`]), and while an answer is streamed. A refusal is late, or another one, where an
+/// address has had many.
 ///
 /// # Errors
 /// 401 without a known token, or with one that has ended; 403 with one of another role or of
@@ -64,11 +72,14 @@ pub async fn require_role(
                 address: connection.map(|connection| connection.peer()),
                 request_id: request_id(&request),
                 key: None,
+                token: Some(Arc::clone(&token.proof)),
             };
+            let proof = Arc::clone(&token.proof);
             drop(token);
             Span::current().record("actor", &*author.name);
             request.extensions_mut().insert(author);
-            Ok(next.run(request).await)
+            let answer = next.run(request).await;
+            Ok(answer.map(|body| token_bound_body::bound(body, guard.tokens, proof)))
         }
         Err(Refused::For(why, problem)) => {
             guard.metrics.refused(guard.listener, why);
@@ -82,8 +93,8 @@ pub async fn require_role(
 /// What a request says of who it is from, and the role that it needs.
 struct Credentials<'r> {
     needed: Role,
-    /// The token's text; the error says what to send.
-    bearer: Result<&'r str, &'static str>,
+    /// The token's hash; the error says what to send.
+    token: Result<[u8; 32], &'static str>,
     gateway: Option<&'r HeaderValue>,
 }
 
@@ -92,7 +103,7 @@ impl<'r> Credentials<'r> {
         let path = request.extensions().get::<MatchedPath>();
         Self {
             needed: roles.needed(request.method(), path.map(MatchedPath::as_str)),
-            bearer: bearer(request),
+            token: token_hash(request),
             gateway: request.headers().get(GATEWAY_HEADER),
         }
     }
@@ -105,11 +116,11 @@ impl RoleGuard {
         let refused = |why, code, detail: String| {
             Refused::For(why, Problem::new(code, detail).with_needed_role(needed.name()))
         };
-        let text = asked.bearer.map_err(|missing| {
+        let hash = asked.token.map_err(|missing| {
             let detail = format!("{missing}; a token of the role `{}` is needed here", needed.name());
             refused(Refusal::Missing, ProblemCode::Unauthorized, detail)
         })?;
-        let found = self.tokens.find(text).await.map_err(|e| Refused::Unknown(Problem::unreadable(&e)))?;
+        let found = self.tokens.find(&hash).await.map_err(|e| Refused::Unknown(Problem::unreadable(&e)))?;
         let token = found.ok_or_else(|| {
             let detail = format!(
                 "this token is not known; a token of the role `{0}` is needed here: `tidegate token create --role \
@@ -129,7 +140,7 @@ impl RoleGuard {
         }
         if !token.role.is_some_and(|role: Role| role.allows(needed)) {
             let detail =
-                format!("this token has the role `{}`, here `{}` is needed", token.role_text, needed.name());
+                format!("this token has the role `{}`, here `{}` is needed", token.proof.role, needed.name());
             return Err(refused(Refusal::WrongRole, ProblemCode::WrongRole, detail));
         }
         if let Some(node) = token.node.as_deref()
@@ -155,6 +166,14 @@ fn is_of_another_node(gateway: Option<&HeaderValue>, node: &str) -> bool {
     let Some(gateway) = gateway else { return false };
     let gateway = gateway.to_str().ok().and_then(|text| text.parse::<Gateway>().ok());
     gateway.is_none_or(|gateway| gateway.node != node)
+}
+
+/// The hash of the request's token; the error says what to send.
+fn token_hash(request: &Request) -> Result<[u8; 32], &'static str> {
+    match request.extensions().get::<SignedIn>() {
+        Some(SignedIn(hash)) => Ok(*hash),
+        None => bearer(request).map(|token| Sha256::digest(token.as_bytes()).into()),
+    }
 }
 
 /// The token's text; the error says what to send.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use tidegate_author::ban_list::{ListItem, ListedBan, ListedEnd, RefusalCode, RefusedEntry, SkipReason};
+use tidegate_author::write_scope;
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
 
@@ -69,6 +70,8 @@ pub struct ImportRules {
     /// End and reason of entries that do not say one.
     pub end: Option<UnixSeconds>,
     pub reason: Option<Arc<str>>,
+    /// Entries may say where they apply: not those of a source, whose document says it.
+    pub take_scopes: bool,
 }
 
 impl ImportRules {
@@ -87,7 +90,7 @@ impl ImportRules {
     /// Without protected networks and an allow list.
     pub fn none() -> Self {
         let (protected, allowed) = (DisjointBlocks::default(), DisjointBlocks::default());
-        Self { protected, allowed, now: time::now(), end: None, reason: None }
+        Self { protected, allowed, now: time::now(), end: None, reason: None, take_scopes: false }
     }
 
     /// Until when an entry is banned.
@@ -117,6 +120,11 @@ impl ImportRules {
             let why = format!("{allowed} is on the allow list, which beats every ban");
             return Err((RefusalCode::AddressAllowed, why));
         }
+        if ban.applies_to.is_some() && !self.take_scopes {
+            let why =
+                "where a source's entries apply is said by `applies_to` of its document, for all of them";
+            return Err((RefusalCode::BadAppliesTo, why.to_owned()));
+        }
         self.end_of(&ban.end)
     }
 }
@@ -136,6 +144,8 @@ fn to_seconds(end: Timestamp) -> Option<UnixSeconds> {
 pub struct CheckedList {
     rules: ImportRules,
     pub bans: Vec<ImportedBan>,
+    /// Those that are only simulated; `None`: they are skipped.
+    pub simulated: Option<Vec<ImportedBan>>,
     /// Entries that others of the list repeat.
     pub duplicates: u64,
     pub skipped: BTreeMap<SkipReason, u64>,
@@ -143,6 +153,7 @@ pub struct CheckedList {
     /// The first refusals.
     pub refusals: Vec<RefusedEntry>,
     reasons: HashSet<Arc<str>>,
+    scopes: HashSet<Arc<str>>,
     reason_bytes: usize,
     max_reason_bytes: usize,
 }
@@ -153,11 +164,13 @@ impl CheckedList {
         Self {
             rules,
             bans: Vec::new(),
+            simulated: None,
             duplicates: 0,
             skipped: BTreeMap::new(),
             refused: BTreeMap::new(),
             refusals: Vec::new(),
             reasons: HashSet::new(),
+            scopes: HashSet::new(),
             reason_bytes: 0,
             max_reason_bytes: MAX_REASON_BYTES,
         }
@@ -168,21 +181,41 @@ impl CheckedList {
         Self { max_reason_bytes: 0, ..self }
     }
 
+    /// The same, with those that are only simulated.
+    pub fn with_simulated(self) -> Self {
+        Self { simulated: Some(Vec::new()), ..self }
+    }
+
     /// Takes an entry.
     pub fn take(&mut self, item: ListItem) {
         match item {
-            ListItem::Ban(ban) => match self.rules.check(&ban) {
-                Ok(expires) => {
-                    let reason = ban.reason.and_then(|reason| self.shared(reason));
-                    let reason = reason.or_else(|| self.rules.reason.clone());
-                    self.bans.push(ImportedBan { prefix: ban.prefix, expires, reason });
-                }
-                Err((code, why)) => {
-                    self.refuse(RefusedEntry::new(ban.line, code, &ban.prefix.to_string(), why));
-                }
-            },
+            ListItem::Ban(ban) => {
+                let taken = self.checked(ban);
+                self.bans.extend(taken);
+            }
+            ListItem::Simulated(ban) if self.simulated.is_some() => {
+                let taken = self.checked(ban);
+                self.simulated.get_or_insert_default().extend(taken);
+            }
+            ListItem::Simulated(_) => *self.skipped.entry(SkipReason::Simulated).or_default() += 1,
             ListItem::Skipped(why) => *self.skipped.entry(why).or_default() += 1,
             ListItem::Refused(refused) => self.refuse(refused),
+        }
+    }
+
+    fn checked(&mut self, ban: ListedBan) -> Option<ImportedBan> {
+        match self.rules.check(&ban) {
+            Ok(expires) => {
+                let reason = ban.reason.and_then(|reason| self.shared(reason));
+                let reason = reason.or_else(|| self.rules.reason.clone());
+                let scope = ban.applies_to.map(|scope| write_scope(&scope).to_string());
+                let applies_to = scope.map(|scope| self.shared_scope(scope));
+                Some(ImportedBan { prefix: ban.prefix, expires, reason, applies_to })
+            }
+            Err((code, why)) => {
+                self.refuse(RefusedEntry::new(ban.line, code, &ban.prefix.to_string(), why));
+                None
+            }
         }
     }
 
@@ -193,21 +226,25 @@ impl CheckedList {
 
     /// Whether there may be more bans than an import may have: duplicates are not known yet.
     pub fn is_too_large(&self) -> bool {
-        self.bans.len() >= MAX_BANS + MAX_BANS / 2
+        let simulated = self.simulated.as_ref().map_or(0, Vec::len);
+        self.bans.len() + simulated >= MAX_BANS + MAX_BANS / 2
     }
 
-    /// Brings the bans into their order, each once: of several the one that ends last.
+    /// Brings the bans into their order, each once: of several of the same address that apply at the same hostnames and
+    /// routes the one that ends last.
     pub fn sort(&mut self) {
-        let before = self.bans.len();
-        self.bans.sort_by_key(|ban| ban.prefix);
-        self.bans.dedup_by(|later, kept| {
-            let is_same = later.prefix == kept.prefix;
-            if is_same {
-                kept.expires = kept.expires.zip(later.expires).map(|(one, other)| one.max(other));
-            }
-            is_same
-        });
-        self.duplicates += (before - self.bans.len()) as u64;
+        for bans in [Some(&mut self.bans), self.simulated.as_mut()].into_iter().flatten() {
+            bans.sort_by(|one, other| (one.prefix, &one.applies_to).cmp(&(other.prefix, &other.applies_to)));
+            let before = bans.len();
+            bans.dedup_by(|later, kept| {
+                let is_same = later.prefix == kept.prefix && later.applies_to == kept.applies_to;
+                if is_same {
+                    kept.expires = kept.expires.zip(later.expires).map(|(one, other)| one.max(other));
+                }
+                is_same
+            });
+            self.duplicates += (before - bans.len()) as u64;
+        }
     }
 
     fn refuse(&mut self, refused: RefusedEntry) {
@@ -215,6 +252,20 @@ impl CheckedList {
         if self.refusals.len() < MAX_REFUSALS {
             self.refusals.push(refused);
         }
+    }
+
+    fn shared_scope(&mut self, text: String) -> Arc<str> {
+        if let Some(known) = self.scopes.get(text.as_str()) {
+            return Arc::clone(known);
+        }
+        let text: Arc<str> = text.into();
+        self.scopes.insert(Arc::clone(&text));
+        text
+    }
+
+    /// How many different scopes the bans have.
+    pub fn scopes(&self) -> impl Iterator<Item = &str> {
+        self.scopes.iter().map(|scope| &**scope)
     }
 
     fn shared(&mut self, reason: String) -> Option<Arc<str>> {

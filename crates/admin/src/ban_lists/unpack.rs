@@ -94,7 +94,7 @@ impl ListSink {
 /// Brings the bans into their order, each once.
 fn in_order(list: &mut CheckedList) -> Result<(), ListFault> {
     list.sort();
-    if list.bans.len() <= MAX_BANS {
+    if list.bans.len() + list.simulated.as_ref().map_or(0, Vec::len) <= MAX_BANS {
         return Ok(());
     }
     Err(ListFault::TooMany)

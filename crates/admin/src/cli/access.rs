@@ -120,6 +120,11 @@ impl AccessArgs {
         Ok(Some((self.service.server_in(context.as_ref()), self.token(context)?)))
     }
 
+    /// Whether a token is given.
+    pub fn has_token(&self) -> bool {
+        self.token_file.is_some() || std::env::var_os(TOKEN).is_some()
+    }
+
     fn token(&self, context: Option<Context>) -> anyhow::Result<String> {
         if let Some(path) = &self.token_file {
             return read_token(path);

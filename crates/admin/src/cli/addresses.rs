@@ -28,6 +28,46 @@ pub struct EntryArgs {
     change: ChangeArgs,
 }
 
+/// Where a ban applies.
+#[derive(clap::Args, Debug)]
+pub struct ScopeArgs {
+    /// Only for requests with this hostname, also *.example.com; may be repeated. With --route as well, for those
+    /// that have one of the hostnames and take one of the routes. Without both: for all.
+    #[arg(long, value_name = "HOSTNAME")]
+    host: Vec<String>,
+    /// Only for requests that take this route: NAME, or NAMESPACE/NAME; may be repeated.
+    #[arg(long, value_name = "ROUTE")]
+    route: Vec<String>,
+}
+
+impl ScopeArgs {
+    /// As the API takes it; `None`: everywhere.
+    fn scope(&self) -> Option<Value> {
+        let fields = [("hostnames", &self.host), ("routes", &self.route)];
+        let given = fields.into_iter().filter(|(_, names)| !names.is_empty());
+        let scope: Map<_, _> = given.map(|(name, names)| (name.to_owned(), names.clone().into())).collect();
+        (!scope.is_empty()).then(|| scope.into())
+    }
+}
+
+/// Which of the bans of an address are meant.
+#[derive(clap::Args, Debug)]
+pub struct WhichBansArgs {
+    /// Only the ban for this hostname; with several, the one for exactly these, as it was made.
+    #[arg(long, value_name = "HOSTNAME")]
+    host: Vec<String>,
+    /// Only the ban for this route; with several, and with --host, as it was made.
+    #[arg(long, value_name = "ROUTE")]
+    route: Vec<String>,
+}
+
+impl WhichBansArgs {
+    /// As the API takes it; `None`: all.
+    pub fn scope(&self) -> Option<Value> {
+        ScopeArgs { host: self.host.clone(), route: self.route.clone() }.scope()
+    }
+}
+
 /// Options of `tidegate ban`.
 #[derive(clap::Args, Debug)]
 pub struct BanArgs {
@@ -36,6 +76,8 @@ pub struct BanArgs {
     /// Only record which requests it would deny, and deny none.
     #[arg(long)]
     shadow: bool,
+    #[command(flatten)]
+    places: ScopeArgs,
     /// Ban it although its network is protected, or on the allow list.
     #[arg(long)]
     force: bool,
@@ -49,6 +91,15 @@ pub struct AllowArgs {
     /// Allow it although it is a very wide block, for which neither bans nor geo rules would hold.
     #[arg(long)]
     force: bool,
+}
+
+/// Options of `tidegate unban`.
+#[derive(clap::Args, Debug)]
+pub struct UnbanArgs {
+    #[command(flatten)]
+    entries: RemoveArgs,
+    #[command(flatten)]
+    which: WhichBansArgs,
 }
 
 /// Options of `tidegate unban` and `tidegate disallow`.
@@ -73,13 +124,14 @@ pub enum ListCommand {
 /// # Errors
 /// When one was refused; the others are banned.
 pub async fn ban(args: &BanArgs) -> anyhow::Result<()> {
-    let BanArgs { entry, shadow, force } = args;
+    let BanArgs { entry, shadow, places, force } = args;
     let requests = entry.addresses.iter().map(|address| {
         let mut body = entry.fields(*force);
         body.insert("ip".to_owned(), address.to_string().into());
         if *shadow {
             body.insert("mode".to_owned(), "shadow".into());
         }
+        body.extend(places.scope().map(|scope| ("applies_to".to_owned(), scope)));
         Request {
             address,
             method: Method::POST,
@@ -94,26 +146,32 @@ pub async fn ban(args: &BanArgs) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When there is no such ban; the others are removed.
-pub async fn unban(args: &RemoveArgs) -> anyhow::Result<()> {
-    let requests = args.addresses.iter().map(|address| Request {
+pub async fn unban(args: &UnbanArgs) -> anyhow::Result<()> {
+    let UnbanArgs { entries, which } = args;
+    let requests = entries.addresses.iter().map(|address| Request {
         address,
         method: Method::POST,
         path: "/api/admin/ip/unban".to_owned(),
-        body: Some(json!({ "ip": address.to_string() })),
+        body: Some(json!({ "ip": address.to_string(), "applies_to": which.scope() })),
     });
-    send(requests, &args.change).await
+    send(requests, &entries.change).await
 }
 
 /// Makes bans in shadow deny.
 ///
 /// # Errors
 /// When one was refused; the others deny.
-pub async fn enforce(addresses: &[Prefix], force: bool, change: &ChangeArgs) -> anyhow::Result<()> {
+pub async fn enforce(
+    addresses: &[Prefix],
+    which: &WhichBansArgs,
+    force: bool,
+    change: &ChangeArgs,
+) -> anyhow::Result<()> {
     let requests = addresses.iter().map(|address| Request {
         address,
         method: Method::POST,
         path: "/api/admin/bans/enforce".to_owned(),
-        body: Some(json!({ "ip": address.to_string(), "force": force })),
+        body: Some(json!({ "ip": address.to_string(), "applies_to": which.scope(), "force": force })),
     });
     send(requests, change).await
 }
@@ -156,9 +214,11 @@ pub async fn list(api: &ApiArgs, status: &str) -> anyhow::Result<()> {
     let answer = json!({ "items": api.client()?.list("/api/admin/ip-monitor", &filter).await? });
     let rows = items(&answer).map(|entry| {
         let [ip, since, source, reason] = ["ip", "since", "source", "reason"].map(|name| cell(&entry[name]));
-        [ip, since, until(entry), cell(&entry["requests_seen"]["count"]), source, reason]
+        let seen = cell(&entry["requests_seen"]["count"]);
+        [ip, since, until(entry), seen, applies_to(&entry["applies_to"]), source, reason]
     });
-    api.output.print(&answer, || table(["address", "since", "until", "requests", "source", "reason"], rows))
+    let headings = ["address", "since", "until", "requests", "applies to", "source", "reason"];
+    api.output.print(&answer, || table(headings, rows))
 }
 
 impl EntryArgs {
@@ -218,10 +278,26 @@ pub async fn list_shadow(api: &ApiArgs) -> anyhow::Result<()> {
         let requests = if hits.is_null() { "0".to_owned() } else { cell(&hits["requests"]) };
         let [address, since, source, reason] =
             ["ip", "since", "source", "reason"].map(|name| cell(&entry[name]));
-        [address, since, until(entry), requests, cell(&hits["last_seen"]), source, reason]
+        let (last, places) = (cell(&hits["last_seen"]), applies_to(&entry["applies_to"]));
+        [address, since, until(entry), requests, last, places, source, reason]
     });
-    let headings = ["address", "since", "until", "would deny", "last", "source", "reason"];
+    let headings = ["address", "since", "until", "would deny", "last", "applies to", "source", "reason"];
     api.output.print(&answer, || table(headings, rows))
+}
+
+/// Where an entry applies, in words.
+pub fn applies_to(scope: &Value) -> String {
+    let names = |field: &str| {
+        let names: Vec<&str> =
+            scope[field].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        names.join(", ")
+    };
+    match (names("hostnames"), names("routes")) {
+        (hosts, routes) if hosts.is_empty() && routes.is_empty() => "everywhere".to_owned(),
+        (hosts, routes) if routes.is_empty() => hosts,
+        (hosts, routes) if hosts.is_empty() => format!("route {routes}"),
+        (hosts, routes) => format!("{hosts}; route {routes}"),
+    }
 }
 
 /// Until when an entry holds, in words.
@@ -246,5 +322,25 @@ fn said(answer: &Value) -> String {
         "watched" => "banned in shadow".to_owned(),
         _ => status,
     };
-    format!("{ip} is {status}{by}{until}; {}\n", applied(answer))
+    let places = match &answer["applies_to"] {
+        Value::Null => String::new(),
+        scope => format!(" (applies to {})", applies_to(scope)),
+    };
+    // What was made to deny is listed, where there is more than one, or it does not apply everywhere.
+    let bans = answer["bans"].as_array().map_or(&[][..], |bans| bans);
+    let is_plain = bans.len() == 1 && bans.iter().all(|ban| ban["applies_to"].is_null());
+    let until = match bans {
+        [only] if is_plain => {
+            only["until"].as_str().map(|until| format!(" until {until}")).unwrap_or_default()
+        }
+        _ => until,
+    };
+    let listed = bans.iter().filter(|_| !is_plain).map(|ban| {
+        let end = ban["until"].as_str().map(|until| format!(" until {until}")).unwrap_or_default();
+        format!("  applies to {}{end}\n", applies_to(&ban["applies_to"]))
+    });
+    let listed: String = listed.collect();
+    let warnings = answer["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let warnings: String = warnings.map(|warning| format!("warning: {warning}\n")).collect();
+    format!("{ip} is {status}{by}{places}{until}; {}\n{listed}{warnings}", applied(answer))
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 use std::time::Duration;
 
@@ -89,6 +89,12 @@ impl Upload {
         ensure!(!about.is_dir(), "{} is a directory", path.display());
         let length = about.is_file().then_some(about.len());
         Ok(Self { source: Box::new(file), length, is_gzip: false })
+    }
+
+    /// These bytes.
+    pub fn of_bytes(bytes: Vec<u8>) -> Self {
+        let length = Some(bytes.len() as u64);
+        Self { source: Box::new(Cursor::new(bytes)), length, is_gzip: false }
     }
 
     /// Standard input.
@@ -198,7 +204,11 @@ impl ApiClient {
         access.resolve_if_given()?.map(|(server, token)| Self::of(&server, &token)).transpose()
     }
 
-    fn of(server: &Server, token: &str) -> anyhow::Result<Self> {
+    /// A client of `server` with this token.
+    ///
+    /// # Errors
+    /// When it is no token, or the file of authorities cannot be read.
+    pub fn of(server: &Server, token: &str) -> anyhow::Result<Self> {
         let mut authorization = HeaderValue::try_from(format!("Bearer {token}"))
             .ok()
             .filter(|_| !token.is_empty())
@@ -206,6 +216,11 @@ impl ApiClient {
         authorization.set_sensitive(true);
         let client = http_client(server, ANSWER_TIME)?;
         Ok(Self { client, server: server.url.clone(), authorization })
+    }
+
+    /// The service's address.
+    pub fn server(&self) -> &str {
+        &self.server
     }
 
     /// Requests `target`, a path with its query, and returns the JSON of a 200. By its `field` the
@@ -473,7 +488,7 @@ pub fn unreachable(server: &str, error: &reqwest::Error) -> String {
 }
 
 /// The innermost cause of an error: the outer ones only repeat what was tried.
-fn innermost(error: &dyn std::error::Error) -> String {
+pub fn innermost(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

@@ -43,7 +43,7 @@ struct ListArgs {
     /// Of this token's name, `command line`, or `sql`.
     #[arg(long, value_name = "NAME")]
     actor: Option<String>,
-    /// Of this kind: ban, unban, flag, route, token, ...
+    /// Of this kind: ban, unban, flag, route, token, ...; several with commas between them.
     #[arg(long, value_name = "KIND")]
     kind: Option<String>,
     /// About this: a prefix, a flag, a document's name.

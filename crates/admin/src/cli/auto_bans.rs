@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::api_args::ApiArgs;
-use super::documents::DocumentsCommand;
+use super::documents::enforce::ShadowDocumentsCommand;
 use super::output::{cell, items, table};
 
 /// Commands for automatic bans.
@@ -12,7 +12,7 @@ pub enum AutoBansCommand {
     /// Print what each rule has done since it was written, or the service began.
     List(ApiArgs),
     #[command(flatten)]
-    Documents(DocumentsCommand),
+    Documents(ShadowDocumentsCommand),
 }
 
 const HEADINGS: [&str; 10] = [

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use reqwest::Method;
 use serde_json::json;
 
@@ -94,6 +94,12 @@ pub async fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
             let upload = Upload::of_file(file)?;
             let target = format!("/api/admin/restore?dry_run={dry_run}&wait_applied=2s");
             service.upload(&target, upload, "dry_run").await.context("nothing was changed")?
+        }
+        // `backup` would have asked the service at its usual address.
+        None if place.is_token_alone() => {
+            bail!(
+                "there is a token, and nothing says where to restore: name the service, --server URL, or a file, --db PATH"
+            )
         }
         None => {
             let path = place.database();

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tidegate_policy::address::Prefix;
 
-use super::addresses;
+use super::addresses::{self, WhichBansArgs};
 use super::api_args::{ApiArgs, ChangeArgs, span};
 use super::api_client::{AccessArgs, ApiClient, Upload};
 use super::output::{applied, cell, line_stream, print_error_line};
@@ -15,6 +15,9 @@ use super::{block_on, failure};
 
 /// Some entries were refused, and all others imported.
 const SOME_REFUSED: u8 = 3;
+
+/// Bytes of the last line of an export, which may say what was left out, at most.
+const LAST_LINE: usize = 200;
 
 /// Commands for bans.
 #[derive(clap::Subcommand, Debug)]
@@ -24,10 +27,11 @@ pub enum BansCommand {
     /// Ban what a list has: all at once, or nothing. docs/BANS.md has the formats. Exits with 0 if all
     /// entries were taken, 3 if some were refused (they are printed), 1 if nothing was changed.
     Import(ImportArgs),
-    /// Print the bans that are in force as a list that can be imported.
+    /// Print the bans that are in force at this moment, those of lists too: as a list that `bans import` takes,
+    /// or as SQL for `sqlite3`. Bans in shadow are not among them without `--shadow`.
     Export(BanExportArgs),
     /// Make bans in shadow deny.
-    Enforce(EnforceArgs),
+    Enforce(EnforceBansArgs),
 }
 
 /// Options of `tidegate bans list`.
@@ -42,13 +46,15 @@ pub struct ListArgs {
 
 /// Options of `tidegate bans enforce`.
 #[derive(clap::Args, Debug)]
-pub struct EnforceArgs {
+pub struct EnforceBansArgs {
     /// Addresses or blocks of bans in shadow.
     #[arg(required_unless_present = "source", value_name = "ADDRESS")]
     addresses: Vec<Prefix>,
     /// All that this source has in shadow.
     #[arg(long, value_name = "NAME", conflicts_with = "addresses")]
     source: Option<String>,
+    #[command(flatten)]
+    which: WhichBansArgs,
     /// Enforce a ban although its network is protected, or on the allow list.
     #[arg(long)]
     force: bool,
@@ -99,13 +105,13 @@ pub struct ImportArgs {
 /// Options of `tidegate bans export`.
 #[derive(clap::Args, Debug)]
 pub struct BanExportArgs {
-    /// plain, csv, json, jsonl or sql.
+    /// plain (addresses alone), csv, json, jsonl (with reason, source, beginning and end), or sql.
     #[arg(long, default_value = "plain")]
     format: String,
     /// Only the bans of this source.
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// The bans in shadow.
+    /// The bans in shadow, and no others.
     #[arg(long)]
     shadow: bool,
     #[command(flatten)]
@@ -203,9 +209,9 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
     }
 }
 
-async fn enforce(args: &EnforceArgs) -> anyhow::Result<()> {
+async fn enforce(args: &EnforceBansArgs) -> anyhow::Result<()> {
     let Some(source) = &args.source else {
-        return addresses::enforce(&args.addresses, args.force, &args.change).await;
+        return addresses::enforce(&args.addresses, &args.which, args.force, &args.change).await;
     };
     let (client, body) = (args.change.api.client()?, json!({ "source": source }));
     let answer = args.change.change(&client, Method::POST, "/api/admin/bans/enforce", Some(&body)).await?;
@@ -222,6 +228,16 @@ async fn export(args: &BanExportArgs) -> anyhow::Result<()> {
     query.extend_pairs(args.source.iter().map(|source| ("source", source)));
     query.extend_pairs(args.shadow.then_some(("shadow", "true")));
     let target = format!("/api/admin/bans/export?{}", query.finish());
-    ApiClient::new(&args.access)?.download(Method::GET, &target, line_stream()).await?;
+    let (mut print, mut tail) = (line_stream(), Vec::new());
+    let each = |chunk: &[u8]| {
+        tail.extend_from_slice(chunk);
+        tail.drain(..tail.len().saturating_sub(LAST_LINE));
+        print(chunk)
+    };
+    ApiClient::new(&args.access)?.download(Method::GET, &target, each).await?;
+    let tail = String::from_utf8_lossy(&tail);
+    if let Some(left_out) = tail.lines().next_back().and_then(|line| line.strip_prefix("# left out")) {
+        print_error_line(format_args!("left out{left_out}"));
+    }
     Ok(())
 }

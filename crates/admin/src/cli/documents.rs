@@ -5,18 +5,22 @@ pub mod apply;
 pub mod delete;
 mod difference;
 pub mod edit;
+pub mod enforce;
 mod files;
 pub mod get;
-mod lines;
+mod meant;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use form_urlencoded::byte_serialize;
+use serde_json::Value;
 use tidegate_author as author;
 
 use super::output::print_error_line;
 use crate::manifest::Kind;
 use crate::store::DocumentKind;
+use files::FileSelection;
 
 pub use difference::yaml;
 
@@ -71,6 +75,22 @@ pub fn exit(command: impl Future<Output = anyhow::Result<CommandResult>>) -> Exi
             print_error_line(format_args!("tidegate: {error:#}"));
             ExitCode::from(FAILED)
         }
+    }
+}
+
+/// The name and the document of the only document of `kind` in a file; `-` is standard input.
+///
+/// # Errors
+/// When there is none, or several, or it cannot be read.
+pub fn one_of_file(path: &Path, kind: Kind) -> anyhow::Result<(String, Value)> {
+    let read = files::read(&FileSelection::of_file(path), &[kind])?;
+    if !read.wrong.is_empty() {
+        return Err(files::refusal(read.wrong));
+    }
+    let mut documents = read.documents.into_iter();
+    match (documents.next(), documents.next()) {
+        (Some(mut one), None) => Ok((one.name, one.document["spec"].take())),
+        _ => anyhow::bail!("{} must have one document of the kind {}", path.display(), kind.name()),
     }
 }
 

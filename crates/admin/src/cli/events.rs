@@ -70,12 +70,18 @@ struct FilterArgs {
     /// That this entry in shadow would have denied: a ban's prefix, or a geo rule's name.
     #[arg(long, value_name = "ENTRY")]
     would_deny_rule: Option<String>,
+    /// That the ban of this source denied, or would have in shadow.
+    #[arg(long, value_name = "NAME")]
+    ban_source: Option<String>,
     /// With this method.
     #[arg(long, value_name = "METHOD")]
     method: Option<String>,
     /// To this host.
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
+    /// Of which this check in shadow differed: ip, geo, route, or any.
+    #[arg(long, value_name = "CHECK")]
+    mismatch: Option<String>,
 }
 
 impl FilterArgs {
@@ -90,8 +96,10 @@ impl FilterArgs {
             reason,
             would_deny,
             would_deny_rule,
+            ban_source,
             method,
             host,
+            mismatch,
         } = self;
         [
             ("ip", ip),
@@ -103,8 +111,10 @@ impl FilterArgs {
             ("reason", reason),
             ("would_deny", would_deny),
             ("would_deny_rule", would_deny_rule),
+            ("ban_source", ban_source),
             ("method", method),
             ("host", host),
+            ("mismatch", mismatch),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value.as_deref()?)))
@@ -191,7 +201,7 @@ async fn follow(args: &EventsArgs, client: &ApiClient, target: &str) -> anyhow::
             Ok(())
         });
         match ended.await {
-            // The service ends each stream after some minutes, so that the token is looked at again.
+            // The service ends each stream after some minutes.
             Ok(()) => said.clear(),
             Err(error) => match error.downcast_ref() {
                 Some(RequestError::Unreachable(why)) if is_begun => {

@@ -4,6 +4,7 @@
 mod csv;
 mod sql;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
@@ -51,6 +52,7 @@ enum Exported {
     Pages,
     AutoBans,
     Sources,
+    Rollouts,
     Flags,
     /// All of these.
     All,
@@ -82,6 +84,7 @@ impl Exported {
             Self::Pages => vec![Kind::Document(DocumentKind::Page)],
             Self::AutoBans => vec![Kind::Document(DocumentKind::AutoBan)],
             Self::Sources => vec![Kind::Document(DocumentKind::Source)],
+            Self::Rollouts => vec![Kind::Document(DocumentKind::Rollout)],
             Self::Flags => vec![Kind::Flags],
             Self::All => Kind::ALL.to_vec(),
         }
@@ -110,14 +113,21 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     );
     ensure!(args.dir.is_none() || is_yaml, "--dir is for yaml");
     let service = ApiClient::new(&args.access)?;
-    let (mut items, mut bans) = (Vec::new(), String::new());
+    let (mut items, mut bans) = (Vec::new(), Vec::new());
     for &kind in &kinds {
         match (kind, args.format) {
-            (Kind::Ban, ExportFormat::Csv) => return print_text(&list_of_bans(&service, "csv").await?),
-            (Kind::Ban, ExportFormat::Sql) => bans = list_of_bans(&service, "sql").await?,
+            (Kind::Ban, ExportFormat::Csv) => {
+                return print_text(&list_of_bans(&service, "format=csv").await?);
+            }
+            (Kind::Ban, ExportFormat::Sql) => {
+                for query in ["format=sql", "format=sql&shadow=true"] {
+                    bans.push(list_of_bans(&service, query).await?);
+                }
+            }
             _ => items.extend(fetch(&service, kind).await?),
         }
     }
+    leave_out_allowed(&mut items);
     if let Some(dir) = &args.dir {
         return write(dir, &items, &kinds).with_context(|| format!("cannot write to {}", dir.display()));
     }
@@ -128,10 +138,10 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     })
 }
 
-/// All bans in force, whosever they are, as the service writes a list of them.
-async fn list_of_bans(service: &ApiClient, format: &str) -> anyhow::Result<String> {
+/// All bans in force, or those in shadow, whosever they are, as the service writes a list of them.
+async fn list_of_bans(service: &ApiClient, query: &str) -> anyhow::Result<String> {
     let mut list = Vec::new();
-    let target = format!("/api/admin/bans/export?format={format}");
+    let target = format!("/api/admin/bans/export?{query}");
     let more = |chunk: &[u8]| {
         list.extend_from_slice(chunk);
         Ok(())
@@ -150,7 +160,16 @@ async fn fetch(service: &ApiClient, kind: Kind) -> anyhow::Result<Vec<Item>> {
         Ok(in_force.map(|entry| address(kind, entry)).collect())
     };
     match kind {
-        Kind::Ban => Ok(made_by_people(addresses("banned").await?)),
+        Kind::Ban => {
+            let mut bans = addresses("banned").await?;
+            bans.extend(addresses("watched").await?);
+            let mut bans = made_by_people(bans);
+            // Of one prefix and one `applies_to` `apply` takes one document: of what denies and what is in shadow, and of
+            // what is written in two ways, the first.
+            let mut places = BTreeSet::new();
+            bans.retain(|ban| places.insert((ban.name.clone(), ban.answer["applies_to"].to_string())));
+            Ok(bans)
+        }
         Kind::AllowListEntry => addresses("allowed").await,
         Kind::Flags => {
             let answer = service
@@ -173,7 +192,7 @@ async fn fetch(service: &ApiClient, kind: Kind) -> anyhow::Result<Vec<Item>> {
 /// The bans without those of lists: a document would make them bans by hand, which no list removes again.
 fn made_by_people(bans: Vec<Item>) -> Vec<Item> {
     let all = bans.len();
-    let by_hand: Vec<Item> = bans.into_iter().filter(|ban| ban.answer["source"].is_null()).collect();
+    let by_hand: Vec<Item> = bans.into_iter().filter(is_by_hand).collect();
     let of_lists = all.saturating_sub(by_hand.len());
     if of_lists > 0 {
         print_error_line(format_args!(
@@ -183,11 +202,39 @@ fn made_by_people(bans: Vec<Item>) -> Vec<Item> {
     by_hand
 }
 
+fn is_by_hand(ban: &Item) -> bool {
+    ban.answer["source"].is_null()
+}
+
+/// Leaves out bans everywhere of exactly what the allow list has, as other programs may write them: the allow list beats
+/// them, and of one prefix `apply` takes one document.
+fn leave_out_allowed(items: &mut Vec<Item>) {
+    let allowed: BTreeSet<String> =
+        items.iter().filter(|item| item.kind == Kind::AllowListEntry).map(|item| item.name.clone()).collect();
+    let all = items.len();
+    let is_everywhere = |item: &Item| item.answer["applies_to"].is_null();
+    items.retain(|item| item.kind != Kind::Ban || !is_everywhere(item) || !allowed.contains(&item.name));
+    let gone = all.saturating_sub(items.len());
+    if gone > 0 {
+        print_error_line(format_args!("bans that are left out, for the allow list has the same: {gone}"));
+    }
+}
+
 fn address(kind: Kind, entry: Value) -> Item {
     let name = entry["ip"].as_str().unwrap_or_default().to_owned();
     // What its rows say, whatever sources have.
     let own = if entry["own"].is_null() { &entry } else { &entry["own"] };
-    let spec = json!({ "reason": own["reason"], "expires_at": own["until"] });
+    let mut spec = json!({ "reason": own["reason"], "expires_at": own["until"] });
+    if entry["status"] == "watched" {
+        spec["mode"] = "shadow".into();
+    }
+    // The file is to be applied as it is. What else is written into it is still looked at.
+    if entry["needs_force"].is_string() {
+        spec["force"] = true.into();
+    }
+    if !entry["applies_to"].is_null() {
+        spec["applies_to"] = entry["applies_to"].clone();
+    }
     Item { kind, manifest: kind.manifest(&name, spec), name, answer: entry }
 }
 

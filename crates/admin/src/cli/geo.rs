@@ -1,9 +1,9 @@
 //! `tidegate geo`: the country table, by upload to a service, or in a database beside one, which sees the
 //! change at once.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::ValueEnum;
 use form_urlencoded::Serializer;
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ pub enum GeoCommand {
     /// block,country, or MaxMind's CSV. On any error the table stays as it is.
     Import {
         /// The files, folders and zip archives, which together are the table: IPv4 and IPv6 may be separate.
-        /// To a service goes one file or archive.
+        /// Several go to a service as one archive.
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
         #[command(flatten)]
@@ -41,10 +41,7 @@ pub enum GeoCommand {
 pub async fn run(command: GeoCommand) -> anyhow::Result<()> {
     let GeoCommand::Import { files, place, format } = command;
     if let Some(service) = place.service()? {
-        let [file] = files.as_slice() else {
-            bail!("a service takes one file: put several into a zip archive")
-        };
-        return upload(&service, file, format, place.output).await.context("nothing was changed");
+        return upload(&service, &files, format, place.output).await.context("nothing was changed");
     }
     let database = place.existing_database()?;
     let imported = geo::read(&files, format).context("nothing was changed")?;
@@ -64,12 +61,15 @@ pub async fn run(command: GeoCommand) -> anyhow::Result<()> {
 
 async fn upload(
     service: &ApiClient,
-    file: &Path,
+    files: &[PathBuf],
     format: FileFormat,
     output: OutputArgs,
 ) -> anyhow::Result<()> {
-    let upload = Upload::of_file(file)?;
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let upload = match files {
+        [file] if !file.is_dir() => Upload::of_file(file)?,
+        several => Upload::of_bytes(geo::pack(several)?),
+    };
+    let name = geo::names(files);
     let mut query = Serializer::new(String::new());
     query.append_pair("name", &name).append_pair("wait_applied", "2s");
     query.extend_pairs(format.to_possible_value().map(|format| ("format", format.get_name().to_owned())));

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, IsTerminal, Write};
 
 use anyhow::Context;
 use comfy_table::{Table, presets};
+use serde::Serialize;
 use serde_json::Value;
 
 /// Format of the output.
@@ -65,6 +66,50 @@ impl OutputArgs {
     }
 }
 
+/// Format of a report.
+#[derive(clap::Args, Clone, Copy, Default, Debug)]
+pub struct ReportArgs {
+    /// Format of the output; the fields of `json` are an interface, `markdown` is for tickets.
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
+    output: ReportFormat,
+}
+
+/// Format of a report.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum ReportFormat {
+    /// Text for people; it may change.
+    #[default]
+    Table,
+    /// For scripts.
+    Json,
+    /// For tickets.
+    Markdown,
+}
+
+impl ReportArgs {
+    /// The format that was asked for.
+    pub fn format(self) -> ReportFormat {
+        self.output
+    }
+
+    /// Prints a report: as JSON, or as one of both texts.
+    ///
+    /// # Errors
+    /// When the output cannot be written.
+    pub fn print(
+        self,
+        report: &impl Serialize,
+        people: impl FnOnce() -> String,
+        markdown: impl FnOnce() -> String,
+    ) -> anyhow::Result<()> {
+        print_text(&match self.output {
+            ReportFormat::Table => people(),
+            ReportFormat::Json => format!("{}\n", plain_json(&serde_json::to_string_pretty(report)?)),
+            ReportFormat::Markdown => markdown(),
+        })
+    }
+}
+
 /// A table with headings; `-` where there is nothing.
 pub fn table<const COLUMNS: usize>(
     headings: [&str; COLUMNS],
@@ -77,6 +122,18 @@ pub fn table<const COLUMNS: usize>(
     let trimmed =
         table.lines().map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(&line).trim_end()));
     trimmed.collect()
+}
+
+/// A table in Markdown.
+pub fn markdown_table<const COLUMNS: usize>(
+    headings: [&str; COLUMNS],
+    rows: impl IntoIterator<Item = [String; COLUMNS]>,
+) -> String {
+    let mut table = Table::new();
+    let cell = |text: String| plain(&text).replace('|', "\\|");
+    table.load_style(presets::ASCII_MARKDOWN).set_header(headings);
+    table.add_rows(rows.into_iter().map(|row| row.map(cell)));
+    format!("{table}\n")
 }
 
 /// A value as a cell of a table.

@@ -55,7 +55,8 @@ pub struct ServeArgs {
     #[arg(long, env = "TIDEGATE_PROTECT", value_name = "CIDR", value_delimiter = ',')]
     protect: Vec<Prefix>,
     /// A directory with the files `admin-token` and `gateway-token`, whose content becomes a
-    /// token of that role. A missing file is written with a new token.
+    /// token of that role. A missing directory is made, and a missing file written with
+    /// a new token.
     #[arg(long, env = "TIDEGATE_TOKENS", value_name = "DIR")]
     tokens: Option<PathBuf>,
     /// A directory with the files that sources of bans name: lists (`path`), and keys (`credentials`). Sources

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::api_args::{ApiArgs, ChangeArgs};
-use super::documents::{self, DocumentsCommand};
+use super::documents::enforce::{self, ShadowDocumentsCommand};
 use super::output::{applied, cell, items, print_error_line, table};
 use super::{block_on, failure};
 use crate::manifest::Kind;
@@ -20,7 +20,7 @@ const HELD_BACK: u8 = 3;
 #[derive(clap::Subcommand, Debug)]
 pub enum SourcesCommand {
     #[command(flatten)]
-    Documents(DocumentsCommand),
+    Documents(ShadowDocumentsCommand),
     /// Print the sources: when each was fetched last, what it has, and what is wrong.
     List(ApiArgs),
     /// Fetch a source now. Exits with 0 if its list is in force, 3 if it is held back, 1 if it could not be
@@ -33,7 +33,8 @@ pub enum SourcesCommand {
 pub struct RefreshArgs {
     /// The source's name.
     name: String,
-    /// Take whatever the source has: a list that is empty, or lost most of its entries.
+    /// Take whatever the source has: a list that is empty, or lost most of its entries. Of CrowdSec read all
+    /// decisions, and not only what changed.
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -43,7 +44,7 @@ pub struct RefreshArgs {
 /// Runs the command.
 pub fn run(command: &SourcesCommand) -> ExitCode {
     match command {
-        SourcesCommand::Documents(command) => documents::run(command, Kind::Document(DocumentKind::Source)),
+        SourcesCommand::Documents(command) => enforce::run(command, Kind::Document(DocumentKind::Source)),
         SourcesCommand::List(api) => exit(block_on(list(api)).map(|()| ExitCode::SUCCESS)),
         SourcesCommand::Refresh(args) => {
             let mut code = ExitCode::SUCCESS;
@@ -66,9 +67,9 @@ async fn list(api: &ApiArgs) -> anyhow::Result<()> {
     api.output.print(&answer, || table(HEADINGS, items(&answer).map(row)))
 }
 
-const HEADINGS: [&str; 6] = ["name", "state", "entries", "fetched", "next try", "what is wrong"];
+const HEADINGS: [&str; 7] = ["name", "mode", "state", "entries", "fetched", "next try", "what is wrong"];
 
-fn row(source: &Value) -> [String; 6] {
+fn row(source: &Value) -> [String; 7] {
     let status = &source["status"];
     let wrong = match (&status["held_back"]["detail"], &status["error"]) {
         (Value::Null, error) => cell(error),
@@ -77,7 +78,8 @@ fn row(source: &Value) -> [String; 6] {
     let state = if status.is_null() { "new".to_owned() } else { cell(&status["state"]) };
     let cells = [&status["entries"], &status["fetched"], &status["next_try"]].map(cell);
     let [entries, fetched, next] = cells;
-    [cell(&source["name"]), state, entries, fetched, next, wrong]
+    let mode = source["mode"].as_str().unwrap_or("enforce").to_owned();
+    [cell(&source["name"]), mode, state, entries, fetched, next, wrong]
 }
 
 async fn refresh(args: &RefreshArgs) -> anyhow::Result<ExitCode> {

@@ -17,6 +17,15 @@ pub enum StatsCommand {
         /// To this host, without a port.
         #[arg(long, value_name = "HOST")]
         host: Option<String>,
+        /// Of this path template, as its route has it.
+        #[arg(long, value_name = "TEMPLATE")]
+        template: Option<String>,
+        /// With this method.
+        #[arg(long, value_name = "METHOD")]
+        method: Option<String>,
+        /// By what: path (route, template and method) or route.
+        #[arg(long, value_name = "WHAT")]
+        group: Option<String>,
         /// Highest first: requests, p50, p95, p99, bytes_out, errors or denied.
         #[arg(long, value_name = "FIELD")]
         sort: Option<String>,
@@ -26,7 +35,7 @@ pub enum StatsCommand {
         #[command(flatten)]
         times: TimeArgs,
     },
-    /// Print requests over time, by verdict.
+    /// Print requests over time, by verdict, and their times.
     Timeline {
         /// Of this route.
         #[arg(long, value_name = "NAME")]
@@ -34,9 +43,20 @@ pub enum StatsCommand {
         /// To this host, without a port.
         #[arg(long, value_name = "HOST")]
         host: Option<String>,
-        /// Length of a step: 1m, 1h or 1d.
+        /// Of this path template, as its route has it.
+        #[arg(long, value_name = "TEMPLATE")]
+        template: Option<String>,
+        /// With this method.
+        #[arg(long, value_name = "METHOD")]
+        method: Option<String>,
+        /// Length of a step: 1m, 5m, 15m, 1h, 1d, or auto (at most 200 steps).
         #[arg(long, value_name = "SPAN")]
         step: Option<String>,
+        #[command(flatten)]
+        times: TimeArgs,
+    },
+    /// Print requests by the client's country, and how many of them were denied.
+    Countries {
         #[command(flatten)]
         times: TimeArgs,
     },
@@ -50,7 +70,7 @@ pub enum StatsCommand {
 /// Arguments of `tidegate top`.
 #[derive(clap::Args, Debug)]
 pub struct TopArgs {
-    /// Of what: ip, country, path, reason, user_agent, rule, limit or would_deny.
+    /// Of what: ip, country, path, reason, user_agent, rule, limit, would_deny or shadow_source.
     #[arg(long, value_name = "WHAT", default_value = "ip")]
     by: String,
     /// At most this many, 1 to 1,000.
@@ -90,18 +110,37 @@ impl TimeArgs {
 /// When the service does not answer, or refuses a parameter.
 pub async fn run(command: &StatsCommand) -> anyhow::Result<()> {
     match command {
-        StatsCommand::Paths { route, host, sort, limit, times } => {
-            let of = [("route", route), ("host", host), ("sort", sort), ("limit", limit)];
+        StatsCommand::Paths { route, host, template, method, group, sort, limit, times } => {
+            let of = [
+                ("route", route),
+                ("host", host),
+                ("template", template),
+                ("method", method),
+                ("group", group),
+                ("sort", sort),
+                ("limit", limit),
+            ];
             let answer = times.get("paths", &of.map(|(name, value)| (name, value.as_ref()))).await?;
             times.api.output.print(&answer, || paths_text(&answer))
         }
-        StatsCommand::Timeline { route, host, step, times } => {
-            let of = [("route", route), ("host", host), ("step", step)];
+        StatsCommand::Timeline { route, host, template, method, step, times } => {
+            let of = [
+                ("route", route),
+                ("host", host),
+                ("template", template),
+                ("method", method),
+                ("step", step),
+            ];
             let answer = times.get("timeline", &of.map(|(name, value)| (name, value.as_ref()))).await?;
+            times.api.output.print(&answer, || timeline_text(&answer))
+        }
+        StatsCommand::Countries { times } => {
+            let answer = times.get("countries", &[]).await?;
             times.api.output.print(&answer, || {
-                let columns = ["at", "seconds", "requests", "allow", "deny", "redirect", "unseen"];
-                let row = |item: &Value| columns.map(|column| cell(&item[column]));
-                table(columns, items(&answer).map(row))
+                let row = |item: &Value| {
+                    ["country", "requests", "denied", "geo_denied", "last_seen"].map(|name| cell(&item[name]))
+                };
+                table(["country", "requests", "denied", "by geo rules", "last seen"], items(&answer).map(row))
             })
         }
         StatsCommand::Limits { times } => {
@@ -123,11 +162,41 @@ pub async fn top(args: &TopArgs) -> anyhow::Result<()> {
     })
 }
 
+fn timeline_text(answer: &Value) -> String {
+    let headings = [
+        "at",
+        "seconds",
+        "requests",
+        "allow",
+        "deny",
+        "redirect",
+        "unseen",
+        "p50 ms",
+        "p95 ms",
+        "p99 ms",
+        "gate p95 ms",
+    ];
+    let row = |item: &Value| {
+        let [at, seconds, requests, allow, deny, redirect, unseen] =
+            ["at", "seconds", "requests", "allow", "deny", "redirect", "unseen"]
+                .map(|name| cell(&item[name]));
+        let [p50, p95, p99] = ["p50", "p95", "p99"].map(|name| milliseconds(&item["duration_ms"][name]));
+        let gate = milliseconds(&item["gate_ms"]["p95"]);
+        [at, seconds, requests, allow, deny, redirect, unseen, p50, p95, p99, gate]
+    };
+    table(headings, items(answer).map(row))
+}
+
+/// Milliseconds with a digit behind the point.
+fn milliseconds(ms: &Value) -> String {
+    ms.as_f64().map_or_else(dash, |ms| format!("{ms:.1}"))
+}
+
 fn paths_text(answer: &Value) -> String {
     let headings =
         ["route", "template", "method", "requests", "denied", "5xx", "cached", "p50 ms", "p95 ms", "p99 ms"];
     let row = |item: &Value, route: String| {
-        let ms = |name: &str| item["duration_ms"][name].as_f64().map_or_else(dash, |ms| format!("{ms:.1}"));
+        let ms = |name: &str| milliseconds(&item["duration_ms"][name]);
         let share =
             item["cached_share"].as_f64().map_or_else(dash, |share| format!("{:.1} %", share * 100.0));
         let [template, method, requests, denied] =

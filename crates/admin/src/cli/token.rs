@@ -153,6 +153,12 @@ impl PlaceArgs {
         ApiClient::if_given(&self.access)
     }
 
+    /// Whether there is a token for a service, and nothing names the service or the database.
+    pub fn is_token_alone(&self) -> bool {
+        let is_database = self.db.is_some() || std::env::var_os("TIDEGATE_DB").is_some();
+        !is_database && self.access.has_token()
+    }
+
     /// The database, if no service is named.
     pub fn database(&self) -> PathBuf {
         let named = self.db.clone().or_else(|| std::env::var_os("TIDEGATE_DB").map(PathBuf::from));

@@ -33,11 +33,12 @@ impl NextSnapshot {
     pub fn apply(mut snapshot: Snapshot, rows: ChangedRows) -> Result<Self, FormatError> {
         let sources: Vec<StoreTable> = StoreTable::ALL.into_iter().filter(|table| rows.has(*table)).collect();
         let prefixes = snapshot.apply(rows);
-        let (allow, watched) = (prefixes.allow, prefixes.watched);
+        let (allow, watched, scoped) = (prefixes.allow, prefixes.watched, prefixes.scoped);
         let may_have_changed = |table: &Table| match table {
-            // Most changes of `ip_monitor` are bans, which change neither of these tables.
+            // Most changes of `ip_monitor` are bans that hold everywhere, which change none of these tables.
             Table::Allow => allow,
             Table::ShadowBans => watched,
+            Table::ScopedBans => scoped,
             table => made_from(*table).iter().any(|source| sources.contains(source)),
         };
         Self::lay_out(snapshot, prefixes, Table::whole().filter(may_have_changed))
@@ -58,11 +59,15 @@ const FEW_ENTRIES: usize = 20_000;
 
 /// Whether applying `rows` to `snapshot` is quick enough for an async thread.
 pub(super) fn is_little(snapshot: &Snapshot, rows: &ChangedRows) -> bool {
-    let is_small = |table| matches!(table, StoreTable::Ip | StoreTable::Flags);
+    let is_small = |table| matches!(table, StoreTable::Ip | StoreTable::ScopedBans | StoreTable::Flags);
     // A list of any length may be in shadow, and that table is laid out whole.
     if snapshot.count(RowStatus::Watched) > FEW_ENTRIES && snapshot.ips.may_change_watched(&rows.ips) {
         return false;
     }
+    if snapshot.ips.scopes.prefixes > FEW_ENTRIES && rows.has(StoreTable::ScopedBans) {
+        return false;
+    }
     StoreTable::ALL.into_iter().all(|table| is_small(table) || !rows.has(table))
-        && rows.ips.len().saturating_add(rows.flags.len()) <= FEW
+        && [rows.ips.len(), rows.scoped.len(), rows.flags.len()].into_iter().fold(0, usize::saturating_add)
+            <= FEW
 }

@@ -1,14 +1,13 @@
 //! What sources of bans have, as sorted columns: nine bytes an address of IPv4 that expires, five one that
-//! does not. They stay beside the rows of `ip_monitor`, and are merged with them entry by entry.
-//!
-//! A source in shadow would be kept in a second list of [`ActiveSets`], from which the table of shadowed
-//! entries is made.
+//! does not. They stay beside the rows of `ip_monitor`, and are merged with them entry by entry: those that
+//! deny with banned rows, those in shadow (of a source in shadow all, of others what they only simulate) with
+//! watched ones.
 
 use std::iter::Peekable;
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use tidegate_author::Source;
+use tidegate_author::{Source, SourceMode};
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
 use tidegate_policy::table::{AddressTable, Entry, EntryState};
@@ -18,7 +17,8 @@ use super::fingerprint::FingerprintedRow;
 use super::ip_monitor::ListedPrefix;
 use super::ip_rows::RowStatus;
 use super::row_index::RowIndex;
-use crate::store::{SourceSetRow, StoreTable};
+use super::source_set::SourceSet;
+use crate::store::{BanMode, SourceSetRow, StoreTable};
 
 /// Until when a prefix is banned; `None`: it does not end.
 type End = Option<UnixSeconds>;
@@ -42,7 +42,7 @@ impl FingerprintedRow for SourceSetRow {
 }
 
 /// The sets that are stored, by the source's name, whether or not there is such a source.
-pub(super) type StoredSets = OrdMap<Arc<str>, AddressTable>;
+pub(super) type StoredSets = OrdMap<Arc<str>, SourceSet>;
 
 /// Applies changed sets; `None`: deleted. One that cannot be read leaves the one before it.
 pub(super) fn apply(
@@ -55,9 +55,9 @@ pub(super) fn apply(
             continue;
         }
         index.note(StoreTable::SourceSets, &name, row.as_ref());
-        match row.map(|row| AddressTable::from_bytes(row.entries)) {
+        match row.map(|row| SourceSet::from_bytes(row.entries)) {
             None => drop(held.remove(name.as_str())),
-            Some(Ok(table)) => drop(held.insert(name.into(), table)),
+            Some(Ok(set)) => drop(held.insert(name.into(), set)),
             Some(Err(error)) => {
                 let instead = match held.contains_key(name.as_str()) {
                     true => "the one before it stays in force",
@@ -85,10 +85,11 @@ pub(super) fn replace(held: &mut StoredSets, index: &mut RowIndex, rows: Vec<Sou
     apply(held, index, rows.into_iter().map(|row| (row.name.clone(), Some(row))).collect());
 }
 
-/// What one source bans.
+/// What one source bans, or simulates to ban.
 #[derive(Clone)]
 pub(super) struct ActiveSet {
     name: Arc<str>,
+    is_simulated: bool,
     reason: Option<Arc<str>>,
     table: AddressTable,
 }
@@ -98,13 +99,29 @@ pub(super) struct ActiveSet {
 pub(super) struct ActiveSets(Arc<[ActiveSet]>);
 
 impl ActiveSets {
-    /// The sets of the sources that have a document.
-    pub fn new(sources: &Documents<Source>, stored: &StoredSets) -> Self {
-        let active = sources.in_force.iter().filter_map(|(name, document)| {
-            let reason = document.parsed.reason.as_deref().map(Arc::from);
-            Some(ActiveSet { name: Arc::clone(name), reason, table: stored.get(name)?.clone() })
+    /// The bans in `mode` of the sources that have a document, and that apply everywhere.
+    pub fn new(sources: &Documents<Source>, stored: &StoredSets, mode: BanMode) -> Self {
+        let everywhere = sources.in_force.iter().filter(|(_, document)| document.parsed.applies_to.is_none());
+        let active = everywhere.flat_map(|(name, document)| {
+            let reason: Option<Arc<str>> = document.parsed.reason.as_deref().map(Arc::from);
+            let is_in_shadow = document.parsed.mode == SourceMode::Shadow;
+            let set = stored.get(name).cloned().unwrap_or_default();
+            let tables = [(false, is_in_shadow, set.listed), (true, true, set.simulated)];
+            let of_mode = tables.into_iter().filter(move |(_, is_in_shadow, table)| {
+                *is_in_shadow == (mode == BanMode::Shadow) && !table.is_empty()
+            });
+            of_mode.map(move |(is_simulated, _, table)| ActiveSet {
+                name: Arc::clone(name),
+                is_simulated,
+                reason: reason.clone(),
+                table,
+            })
         });
         Self(active.collect())
+    }
+
+    fn get(&self, like: &ActiveSet) -> Option<&ActiveSet> {
+        self.0.iter().find(|set| set.name == like.name && set.is_simulated == like.is_simulated)
     }
 
     /// Until when they ban `prefix`; `None`: not.
@@ -116,13 +133,10 @@ impl ActiveSets {
     pub fn differences(&self, other: &Self) -> Vec<Prefix> {
         let mut found = Vec::new();
         let empty = AddressTable::empty();
-        let of = |sets: &Self, name: &str| {
-            sets.0.iter().find(|set| *set.name == *name).map(|set| set.table.clone())
-        };
         for set in self.0.iter() {
-            differences(&set.table, &of(other, &set.name).unwrap_or_else(|| empty.clone()), &mut found);
+            differences(&set.table, other.get(set).map_or(&empty, |other| &other.table), &mut found);
         }
-        for set in other.0.iter().filter(|set| of(self, &set.name).is_none()) {
+        for set in other.0.iter().filter(|set| self.get(set).is_none()) {
             differences(&empty, &set.table, &mut found);
         }
         found.sort_unstable();
@@ -130,17 +144,24 @@ impl ActiveSets {
         found
     }
 
-    /// `listed`, the rows of `prefix` that ban it, with the sources that do.
-    pub fn add_to(&self, prefix: &Prefix, listed: Option<ListedPrefix>) -> Option<ListedPrefix> {
+    /// `listed`, the rows of `prefix` with `status`, with the sources that have it.
+    pub fn add_to(
+        &self,
+        prefix: &Prefix,
+        status: RowStatus,
+        listed: Option<ListedPrefix>,
+    ) -> Option<ListedPrefix> {
         let having: Vec<(&ActiveSet, End)> =
             self.0.iter().filter_map(|set| Some((set, set.end(prefix)?))).collect();
-        let sources: Vec<Arc<str>> = having.iter().map(|(set, _)| Arc::clone(&set.name)).collect();
+        let mut sources: Vec<Arc<str>> = having.iter().map(|(set, _)| Arc::clone(&set.name)).collect();
+        sources.dedup();
         let Some((first, end)) = having.first() else { return listed };
         let mut all = match listed {
             Some(rows) => ListedPrefix { own: Some((rows.reason.clone(), rows.expires)), ..rows },
             None => ListedPrefix {
                 prefix: *prefix,
-                status: RowStatus::Banned,
+                status,
+                scope: None,
                 reason: first.reason.clone(),
                 created: None,
                 updated: None,

@@ -24,9 +24,11 @@ use super::inner::FeedInner;
 use super::ip_monitor::prefixes_around;
 use super::ip_rows::{ParsedRow, PrefixStatus, ReasonInterner};
 use super::row_index::UnreadableRow;
+use super::scoped_bans::table_of;
+use super::scoped_rows::ScopedRow;
 use super::snapshot::Snapshot;
 use crate::lock::locked;
-use crate::store::{IpRow, StoreError};
+use crate::store::{AddressRows, StoreError};
 
 /// Whether questions do without the newest tables, because they are late.
 #[derive(Default)]
@@ -53,8 +55,8 @@ impl Lateness {
 pub(super) async fn tables(shared: &FeedInner, client: Option<IpAddr>) -> Result<Arc<Tables>, StoreError> {
     let CurrentTables { tables, snapshot } = last_compiled(shared).await?;
     let Some(client) = client else { return Ok(tables) };
-    let (seq, rows) = shared.store.ip_rows(keys_around(client, &snapshot)).await?;
-    with_rows(&tables, &snapshot, seq, &rows, client).map(Arc::new).map_err(laid_out)
+    let rows = shared.store.ip_rows(keys_around(client, &snapshot)).await?;
+    with_rows(&tables, &snapshot, &rows, client).map(Arc::new).map_err(laid_out)
 }
 
 /// The tables that were compiled last, or those of the newest state.
@@ -81,7 +83,9 @@ fn keys_around(client: IpAddr, snapshot: &Snapshot) -> Vec<String> {
         IpAddr::V4(v4) => keys.extend([format!("{v4}/32"), v4.to_ipv6_mapped().to_string()]),
         IpAddr::V6(v6) => keys.extend([format!("{v6}/128")]),
     }
-    keys.extend(snapshot.covering(client).flat_map(|listed| listed.keys));
+    let known = snapshot.covering(client).flat_map(|listed| listed.keys);
+    // Of a row with a scope the address.
+    keys.extend(known.filter_map(|key| key.split(' ').next().map(str::to_owned)));
     keys.into_iter().collect()
 }
 
@@ -89,13 +93,12 @@ fn keys_around(client: IpAddr, snapshot: &Snapshot) -> Vec<String> {
 fn with_rows(
     before: &Tables,
     snapshot: &Snapshot,
-    seq: u64,
-    rows: &[IpRow],
+    rows: &AddressRows,
     client: IpAddr,
 ) -> Result<Tables, FormatError> {
     let mut reasons = ReasonInterner::default();
     let mut parsed: BTreeMap<Prefix, Vec<ParsedRow>> = BTreeMap::new();
-    for row in rows {
+    for row in &rows.ips {
         let read = match snapshot.ips.read(&snapshot.index, row, &mut reasons) {
             Ok(read) => Some(read),
             Err(UnreadableRow { kept, .. }) => kept,
@@ -104,12 +107,23 @@ fn with_rows(
             parsed.entry(prefix).or_default().push(row);
         }
     }
+    let mut scoped: BTreeMap<Prefix, Vec<ScopedRow>> = BTreeMap::new();
+    for row in &rows.scoped {
+        let read = snapshot.ips.read_scoped(&snapshot.index, row, &mut reasons);
+        if let Some((prefix, row)) = read.map_or_else(|bad| bad.kept, Some) {
+            scoped.entry(prefix).or_default().push(row);
+        }
+    }
     let mut statuses: BTreeMap<Prefix, PrefixStatus> =
-        parsed.into_iter().map(|(prefix, rows)| (prefix, PrefixStatus::of(&rows))).collect();
+        parsed.iter().map(|(prefix, rows)| (*prefix, PrefixStatus::of(rows))).collect();
     for prefix in prefixes_around(client) {
-        if let Some(end) = snapshot.ips.sources.end(&prefix) {
+        scoped.entry(prefix).or_default();
+        let [banned, watched] =
+            [&snapshot.ips.sources, &snapshot.ips.shadow_sources].map(|sources| sources.end(&prefix));
+        if banned.or(watched).is_some() {
             let status = statuses.entry(prefix).or_default();
-            status.banned = latest(status.banned, Some(end));
+            status.banned = latest(status.banned, banned);
+            status.watched = latest(status.watched, watched);
         }
     }
     let table = |end: fn(&PrefixStatus) -> Option<Option<u32>>| {
@@ -126,8 +140,9 @@ fn with_rows(
         ban_recent: bans.recent().clone(),
         allow: table(|status| status.allowed)?,
         shadow_bans: table(|status| status.watched)?,
+        scoped_bans: table_of(&snapshot.ips, scoped.iter().map(|(prefix, rows)| (*prefix, &rows[..])))?,
         ..before.set.clone()
     };
-    let version = Version { seq: before.version.seq.max(seq), ..before.version };
+    let version = Version { seq: before.version.seq.max(rows.seq), ..before.version };
     Ok(Tables { version, bans, set })
 }

@@ -39,11 +39,11 @@ pub(super) fn apply(flags: &mut Flags, index: &mut RowIndex, changes: Vec<(Strin
         index.note(StoreTable::Flags, &name, row.as_ref());
         let flag = named(&name);
         if let Ok(flag) = flag {
-            *flags = flags.with(flag, FlagState::Off);
+            *flags = std::mem::take(flags).with(flag, FlagState::Off);
         }
         let Some(row) = row else { continue };
         match flag.and_then(|flag| Ok((flag, read(flag, &row)?))) {
-            Ok((flag, state)) => *flags = flags.with(flag, state),
+            Ok((flag, state)) => *flags = std::mem::take(flags).with(flag, state),
             Err(why) => index.quarantine(StoreTable::Flags, &name, why),
         }
     }

@@ -1,4 +1,4 @@
-//! The rows of `ip_monitor`: which prefixes are banned, allowed and watched. Copies share their
+//! The rows of `ip_monitor`: which prefixes are banned, allowed and watched; beside them those of `scoped_bans`. Copies share their
 //! common parts (persistent trees): a copy of a million bans costs nothing and a change costs one
 //! path of the trees.
 
@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::{Prefix, canonical};
 use tidegate_policy::digest::SetDigest;
+use tidegate_policy::scope::Scope;
 use tidegate_policy::table::{Entry, EntryState, entry_bytes};
 use tidegate_policy::tables::Table;
 
@@ -18,6 +19,8 @@ use super::ban_sources::{ActiveSets, end_of, latest};
 use super::clock::{self, Millis};
 use super::ip_rows::{ParsedRow, ParsedRows, PrefixStatus, ReasonInterner, RowStatus};
 use super::row_index::{RowIndex, UnreadableRow};
+use super::scoped_bans::{ScopeRoom, ScopedSets};
+use super::scoped_rows::ScopedRows;
 use super::table_room::{Arrival, TableRoom, arrival};
 use crate::store::{IpRow, StoreTable};
 
@@ -28,6 +31,8 @@ pub struct ListedPrefix {
     pub prefix: Prefix,
     /// Their status.
     pub status: RowStatus,
+    /// Where it applies; `None`: everywhere.
+    pub scope: Option<Arc<Scope>>,
     /// The reason of the row that was written last.
     pub reason: Option<Arc<str>>,
     /// When the oldest of the rows was created.
@@ -49,6 +54,14 @@ pub struct ListedPrefix {
     pub left_out: bool,
 }
 
+impl ListedPrefix {
+    /// Whose lists have it: by its rows, and by sources.
+    pub fn source_names(&self) -> impl Iterator<Item = &str> {
+        let of_rows = self.source.iter().flat_map(|all| all.split(','));
+        of_rows.chain(self.sources.iter().map(|name| &**name))
+    }
+}
+
 /// What a change of rows changed in the tables.
 #[derive(Default)]
 pub(super) struct ChangedPrefixes {
@@ -58,6 +71,8 @@ pub(super) struct ChangedPrefixes {
     pub allow: bool,
     /// Whether the table of bans in shadow changed.
     pub watched: bool,
+    /// Whether the table of bans with a scope changed.
+    pub scoped: bool,
 }
 
 /// All valid rows, by prefix.
@@ -71,8 +86,16 @@ pub(super) struct IpMonitor {
     allow_room: TableRoom,
     /// What sources ban beside the rows.
     pub sources: ActiveSets,
+    /// What the rows have in shadow, whether or not there is room.
     watched: OrdMap<Prefix, Option<UnixSeconds>>,
+    /// What sources have in shadow beside them.
+    pub shadow_sources: ActiveSets,
     watched_room: TableRoom,
+    /// The rows of `scoped_bans`.
+    pub scoped: OrdMap<Prefix, ScopedRows>,
+    /// What sources ban at some hostnames or routes.
+    pub scoped_sets: ScopedSets,
+    pub scopes: ScopeRoom,
 }
 
 impl IpMonitor {
@@ -87,7 +110,11 @@ impl IpMonitor {
             allow_room: TableRoom::new(limit.min(Table::Allow.max_bytes())),
             sources: ActiveSets::default(),
             watched: OrdMap::new(),
+            shadow_sources: ActiveSets::default(),
             watched_room: TableRoom::new(limit.min(Table::ShadowBans.max_bytes())),
+            scoped: OrdMap::new(),
+            scoped_sets: ScopedSets::default(),
+            scopes: ScopeRoom::default(),
         }
     }
 
@@ -100,13 +127,14 @@ impl IpMonitor {
         }
     }
 
-    /// The rows of exactly this prefix with `status`, merged.
+    /// The rows of exactly this prefix with `status` that hold everywhere, merged.
     #[must_use]
     pub fn listed(&self, prefix: &Prefix, status: RowStatus) -> Option<ListedPrefix> {
         let listed = self.listed_rows(prefix, status);
         let listed = match status {
-            RowStatus::Banned => self.sources.add_to(prefix, listed),
-            RowStatus::Allowed | RowStatus::Watched => listed,
+            RowStatus::Banned => self.sources.add_to(prefix, status, listed),
+            RowStatus::Watched => self.shadow_sources.add_to(prefix, status, listed),
+            RowStatus::Allowed => listed,
         }?;
         let left_out = self.room(status).is_left_out(prefix);
         Some(ListedPrefix { left_out, ..listed })
@@ -118,7 +146,7 @@ impl IpMonitor {
     }
 
     /// The entries of all prefixes that cover `address`: longest prefix first; for one prefix
-    /// banned, allowed, watched.
+    /// banned, allowed, watched, then those with a scope.
     pub fn covering(&self, address: IpAddr) -> impl Iterator<Item = ListedPrefix> + '_ {
         prefixes_around(address).flat_map(move |prefix| self.all_listed(prefix))
     }
@@ -133,7 +161,7 @@ impl IpMonitor {
         let from = after.map_or(Unbounded, Excluded);
         // Allowed and watched prefixes have indexes of their own, so that they need not be
         // searched for among a million bans.
-        let few: Box<dyn Iterator<Item = Prefix> + Send + '_> = match status {
+        let rows: Box<dyn Iterator<Item = Prefix> + Send + '_> = match status {
             Some(RowStatus::Allowed) => {
                 Box::new(self.allow.range((from, Unbounded)).map(|(prefix, _)| *prefix))
             }
@@ -141,13 +169,21 @@ impl IpMonitor {
                 Box::new(self.watched.range((from, Unbounded)).map(|(prefix, _)| *prefix))
             }
             Some(RowStatus::Banned) | None => {
-                let rows = self.entries.range((from, Unbounded)).map(|(prefix, _)| *prefix);
-                let mut all: Vec<Box<dyn Iterator<Item = Prefix> + Send + '_>> = vec![Box::new(rows)];
-                all.extend(self.sources.prefixes_behind(after));
-                Box::new(each_once(all))
+                Box::new(self.entries.range((from, Unbounded)).map(|(prefix, _)| *prefix))
             }
         };
-        few.flat_map(|prefix| self.all_listed(prefix))
+        let mut all = vec![rows];
+        for (of, sources) in [(RowStatus::Banned, &self.sources), (RowStatus::Watched, &self.shadow_sources)]
+        {
+            if status.is_none_or(|status| status == of) {
+                all.extend(sources.prefixes_behind(after));
+            }
+        }
+        if status != Some(RowStatus::Allowed) {
+            all.push(Box::new(self.scoped_prefixes(after)));
+        }
+        each_once(all)
+            .flat_map(|prefix| self.all_listed(prefix))
             .filter(move |listed| status.is_none_or(|status| listed.status == status))
     }
 
@@ -157,14 +193,16 @@ impl IpMonitor {
         match status {
             RowStatus::Banned => usize::try_from(self.bans.count).unwrap_or(usize::MAX),
             RowStatus::Allowed => self.allow.len(),
-            RowStatus::Watched => self.watched.len(),
+            RowStatus::Watched => self.watched_room.len(),
         }
     }
 
-    fn all_listed(&self, prefix: Prefix) -> impl Iterator<Item = ListedPrefix> + '_ {
+    /// All entries of exactly this prefix, with a scope and without.
+    pub fn all_listed(&self, prefix: Prefix) -> impl Iterator<Item = ListedPrefix> + '_ {
         [RowStatus::Banned, RowStatus::Allowed, RowStatus::Watched]
             .into_iter()
             .filter_map(move |status| self.listed(&prefix, status))
+            .chain(self.scoped_listed(&prefix))
     }
 
     /// The entry of `prefix` in the ban table.
@@ -181,19 +219,42 @@ impl IpMonitor {
         latest(of_rows, self.sources.end(prefix))
     }
 
-    /// Makes `sources` what sources ban.
-    pub fn set_sources(&mut self, sources: ActiveSets, changed: &mut ChangedPrefixes) {
-        let prefixes = self.sources.differences(&sources);
+    /// Until when rows or sources have `prefix` in shadow, whether or not there is room; `None`: they have not.
+    fn watched_end(&self, prefix: &Prefix) -> Option<Option<UnixSeconds>> {
+        latest(self.watched.get(prefix).copied(), self.shadow_sources.end(prefix))
+    }
+
+    /// Makes `banned` what sources ban, and `watched` what they have in shadow.
+    pub fn set_sources(&mut self, banned: ActiveSets, watched: ActiveSets, changed: &mut ChangedPrefixes) {
+        let prefixes = self.sources.differences(&banned);
         let before: Vec<_> = prefixes.iter().map(|prefix| self.ban_end(prefix)).collect();
-        self.sources = sources;
+        self.sources = banned;
         for (prefix, before) in prefixes.into_iter().zip(before) {
-            let after = self.ban_end(&prefix);
-            let rows = self.entries.get(&prefix).map_or(&[][..], |rows| &rows[..]);
-            let came = if rows.is_empty() { Arrival::MAX } else { arrival(rows, RowStatus::Banned) };
+            let (after, came) = (self.ban_end(&prefix), self.arrival(&prefix, RowStatus::Banned));
             let (was, is) = self.ban_room.change(prefix, before, after, came);
             self.note_ban(prefix, (was, is), changed);
         }
+        let prefixes = self.shadow_sources.differences(&watched);
+        let before: Vec<_> = prefixes.iter().map(|prefix| self.watched_end(prefix)).collect();
+        self.shadow_sources = watched;
+        for (prefix, before) in prefixes.into_iter().zip(before) {
+            let (after, came) = (self.watched_end(&prefix), self.arrival(&prefix, RowStatus::Watched));
+            let (was, is) = self.watched_room.change(prefix, before, after, came);
+            changed.watched |= was != is;
+        }
         self.let_in(changed);
+    }
+
+    /// When `prefix` came to have `status`; what only sources have comes last.
+    fn arrival(&self, prefix: &Prefix, status: RowStatus) -> Arrival {
+        let rows = self.entries.get(prefix).filter(|rows| PrefixStatus::of(rows).get(status).is_some());
+        rows.map_or(Arrival::MAX, |rows| arrival(rows, status))
+    }
+
+    /// Makes `sets` what sources ban at some hostnames or routes.
+    pub fn set_scoped_sets(&mut self, sets: ScopedSets, changed: &mut ChangedPrefixes) {
+        changed.scoped |= !self.scoped_sets.is_same(&sets);
+        self.scoped_sets = sets;
     }
 
     /// Notes until when `prefix` was banned, and is now.
@@ -316,12 +377,8 @@ impl IpMonitor {
                 changed.allow = true;
             }
         }
-        while let Some(prefix) = self.watched_room.next() {
-            let status = self.entries.get(&prefix).map(|rows| PrefixStatus::of(rows));
-            if let Some(expires) = status.and_then(|status| status.watched) {
-                self.watched.insert(prefix, expires);
-                changed.watched = true;
-            }
+        while self.watched_room.next().is_some() {
+            changed.watched = true;
         }
     }
 
@@ -351,18 +408,17 @@ impl IpMonitor {
     pub fn replace_rows(&mut self, prefix: Prefix, rows: ParsedRows, changed: &mut ChangedPrefixes) {
         let before = self.entries.get(&prefix).map_or(PrefixStatus::default(), |rows| PrefixStatus::of(rows));
         let after = PrefixStatus::of(&rows);
-        let came = |status| arrival(&rows, status);
-        let of_sources = self.sources.end(&prefix);
-        let [had, has] = [before.banned, after.banned].map(|of_rows| latest(of_rows, of_sources));
-        let came_as_ban = match after.banned {
-            None if of_sources.is_some() => Arrival::MAX,
-            _ => came(RowStatus::Banned),
+        let came = |status| match after.get(status) {
+            None => Arrival::MAX,
+            Some(_) => arrival(&rows, status),
         };
-        let (was_banned, is_banned) = self.ban_room.change(prefix, had, has, came_as_ban);
+        let [banned, watched] = [&self.sources, &self.shadow_sources].map(|sources| sources.end(&prefix));
+        let [had, has] = [before.banned, after.banned].map(|of_rows| latest(of_rows, banned));
+        let (was_banned, is_banned) = self.ban_room.change(prefix, had, has, came(RowStatus::Banned));
         let (was_allowed, is_allowed) =
             self.allow_room.change(prefix, before.allowed, after.allowed, came(RowStatus::Allowed));
-        let (was_watched, is_watched) =
-            self.watched_room.change(prefix, before.watched, after.watched, came(RowStatus::Watched));
+        let [had, has] = [before.watched, after.watched].map(|of_rows| latest(of_rows, watched));
+        let (was_watched, is_watched) = self.watched_room.change(prefix, had, has, came(RowStatus::Watched));
         if rows.is_empty() {
             self.entries.remove(&prefix);
         } else {
@@ -376,13 +432,13 @@ impl IpMonitor {
             }
             changed.allow = true;
         }
-        if was_watched != is_watched {
-            match is_watched {
+        if before.watched != after.watched {
+            match after.watched {
                 Some(expires) => drop(self.watched.insert(prefix, expires)),
                 None => drop(self.watched.remove(&prefix)),
             }
-            changed.watched = true;
         }
+        changed.watched |= was_watched != is_watched;
     }
 
     /// The entries of the ban table, in order.
@@ -391,22 +447,8 @@ impl IpMonitor {
             let end = PrefixStatus::of(rows).banned?;
             Some(Entry { prefix: *prefix, state: EntryState::Present(end) })
         };
-        let mut rows = self.entries.iter().filter_map(of_rows).peekable();
-        let mut sources = self.sources.all_entries();
-        let merged = std::iter::from_fn(move || {
-            let of_sources = sources.iter_mut().filter_map(|set| set.peek().map(|entry| entry.prefix)).min();
-            let prefix = match (rows.peek().map(|entry| entry.prefix), of_sources) {
-                (Some(one), Some(other)) => one.min(other),
-                (one, other) => one.or(other)?,
-            };
-            let mut end = rows.next_if(|entry| entry.prefix == prefix).and_then(|entry| end_of(entry.state));
-            for set in &mut sources {
-                let of_set = set.next_if(|entry| entry.prefix == prefix);
-                end = latest(end, of_set.and_then(|entry| end_of(entry.state)));
-            }
-            Some(Entry { prefix, state: end.map_or(EntryState::Absent, EntryState::Present) })
-        });
-        merged.filter(|entry| entry.state != EntryState::Absent && !self.ban_room.is_left_out(&entry.prefix))
+        with_sources(self.entries.iter().filter_map(of_rows), &self.sources)
+            .filter(|entry| !self.ban_room.is_left_out(&entry.prefix))
     }
 
     /// The entries of the allow table, in order.
@@ -414,12 +456,33 @@ impl IpMonitor {
         self.allow.iter().map(entry)
     }
 
-    /// The entries of the table of bans in shadow, in order: those of rows. Bans in shadow from elsewhere
-    /// (sets that are not rows) are merged with these where the table is laid out, in
-    /// [`Snapshot::lay_out`](super::snapshot::Snapshot).
+    /// The entries of the table of bans in shadow, in order.
     pub fn watched_entries(&self) -> impl Iterator<Item = Entry> + Clone + '_ {
-        self.watched.iter().map(entry)
+        with_sources(self.watched.iter().map(entry), &self.shadow_sources)
+            .filter(|entry| !self.watched_room.is_left_out(&entry.prefix))
     }
+}
+
+/// The entries of rows with those of sources, in order: of each prefix one, with the latest end.
+fn with_sources<'s>(
+    rows: impl Iterator<Item = Entry> + Clone + 's,
+    sources: &'s ActiveSets,
+) -> impl Iterator<Item = Entry> + Clone + 's {
+    let (mut rows, mut sources) = (rows.peekable(), sources.all_entries());
+    let merged = std::iter::from_fn(move || {
+        let of_sources = sources.iter_mut().filter_map(|set| set.peek().map(|entry| entry.prefix)).min();
+        let prefix = match (rows.peek().map(|entry| entry.prefix), of_sources) {
+            (Some(one), Some(other)) => one.min(other),
+            (one, other) => one.or(other)?,
+        };
+        let mut end = rows.next_if(|entry| entry.prefix == prefix).and_then(|entry| end_of(entry.state));
+        for set in &mut sources {
+            let of_set = set.next_if(|entry| entry.prefix == prefix);
+            end = latest(end, of_set.and_then(|entry| end_of(entry.state)));
+        }
+        Some(Entry { prefix, state: end.map_or(EntryState::Absent, EntryState::Present) })
+    });
+    merged.filter(|entry| entry.state != EntryState::Absent)
 }
 
 fn entry((prefix, expires): (&Prefix, &Option<UnixSeconds>)) -> Entry {
@@ -448,7 +511,7 @@ fn set_quarantine(index: &mut RowIndex, key: &str, why: Option<String>) {
 }
 
 /// What sorted iterators have, in order, each once.
-fn each_once<'i>(
+pub(super) fn each_once<'i>(
     all: Vec<Box<dyn Iterator<Item = Prefix> + Send + 'i>>,
 ) -> impl Iterator<Item = Prefix> + Send + 'i {
     let mut all: Vec<_> = all.into_iter().map(Iterator::peekable).collect();
@@ -462,12 +525,13 @@ fn each_once<'i>(
 }
 
 fn list(prefix: &Prefix, rows: &[ParsedRow], status: RowStatus) -> Option<ListedPrefix> {
-    let expires = PrefixStatus::of(rows).get(status)?;
     let mine = || rows.iter().filter(|row| row.status == status);
     let newest = mine().max_by_key(|row| row.updated.or(row.created))?;
+    let expires = mine().map(|row| Some(row.expires)).fold(None, latest)?;
     Some(ListedPrefix {
         prefix: *prefix,
         status,
+        scope: None,
         reason: newest.reason.clone(),
         created: mine().filter_map(|row| row.created).min().and_then(timestamp),
         updated: mine().filter_map(|row| row.updated).max().and_then(timestamp),
@@ -480,6 +544,6 @@ fn list(prefix: &Prefix, rows: &[ParsedRow], status: RowStatus) -> Option<Listed
     })
 }
 
-fn timestamp(millis: Millis) -> Option<Timestamp> {
+pub(super) fn timestamp(millis: Millis) -> Option<Timestamp> {
     Timestamp::from_millisecond(millis.get()).ok()
 }

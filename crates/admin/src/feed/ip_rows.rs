@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
+use tidegate_policy::scope::Scope;
 
 use super::clock::{self, Millis};
 use super::row_index::UnreadableRow;
@@ -134,19 +135,33 @@ impl ParsedRow {
     }
 }
 
-/// Stores reasons and sources that many rows share once.
+/// Stores reasons, sources and scopes that many rows share once.
 #[derive(Default)]
-pub(super) struct ReasonInterner(HashSet<Arc<str>>);
+pub(super) struct ReasonInterner {
+    words: HashSet<Arc<str>>,
+    scopes: HashSet<Arc<Scope>>,
+}
 
 impl ReasonInterner {
-    fn share(&mut self, word: &str) -> Arc<str> {
-        if let Some(known) = self.0.get(word) {
+    pub fn share_scope(&mut self, scope: Scope) -> Arc<Scope> {
+        if let Some(known) = self.scopes.get(&scope) {
+            return Arc::clone(known);
+        }
+        let scope = Arc::new(scope);
+        if self.scopes.len() < 10_000 {
+            self.scopes.insert(Arc::clone(&scope));
+        }
+        scope
+    }
+
+    pub fn share(&mut self, word: &str) -> Arc<str> {
+        if let Some(known) = self.words.get(word) {
             return known.clone();
         }
         let word: Arc<str> = Arc::from(word);
         // Bounded: it is of no use if all reasons differ.
-        if self.0.len() < 10_000 {
-            self.0.insert(word.clone());
+        if self.words.len() < 10_000 {
+            self.words.insert(word.clone());
         }
         word
     }

@@ -14,6 +14,7 @@ use super::countries::COUNTRIES_KEY;
 use super::events::FollowerEvent;
 use super::inner::FeedInner;
 use super::ip_load::ParsedIpMonitor;
+use super::scoped_rows::ParsedScopedBans;
 use super::snapshot::Snapshot;
 use super::state::FeedState;
 use crate::store::{ChangedRows, Changes, DocumentKind, StoreError, StoreTable};
@@ -52,6 +53,7 @@ pub(super) async fn run(shared: Arc<FeedInner>) {
 fn is_small(table: StoreTable, state: &FeedState) -> bool {
     match table {
         StoreTable::Ip => state.snapshot.ips.entries.len() <= SMALL,
+        StoreTable::ScopedBans => state.snapshot.ips.scoped.len() <= SMALL,
         StoreTable::Countries => state.whole[Table::Countries].bytes.len() <= SMALL_BYTES,
         StoreTable::SourceSets => state.snapshot.source_set_bytes() <= SMALL_BYTES,
         StoreTable::Flags | StoreTable::Documents(_) => true,
@@ -79,7 +81,7 @@ pub(super) async fn compare(shared: &FeedInner, tables: &[StoreTable]) -> Result
         let moved = moved(&rows);
         let snapshot = &state.snapshot;
         let differs = |table: &StoreTable| match table {
-            StoreTable::Ip => None,
+            StoreTable::Ip | StoreTable::ScopedBans => None,
             StoreTable::Flags => snapshot.index.first_difference(*table, &stored.flags, &moved),
             StoreTable::Countries => {
                 snapshot.index.first_difference(*table, stored.countries.as_slice(), &moved)
@@ -92,6 +94,14 @@ pub(super) async fn compare(shared: &FeedInner, tables: &[StoreTable]) -> Result
         let small = tables.iter().find_map(|table| {
             let key = differs(table)?;
             Some(format!("{} differ from what was followed, first `{key}`", table.name()))
+        });
+        let scoped: HashSet<String> = rows.scoped.into_iter().map(|(key, _)| key).collect();
+        let small = small.or_else(|| {
+            let is_asked = tables.contains(&StoreTable::ScopedBans);
+            let loaded =
+                is_asked.then(|| ParsedScopedBans::read(stored.scoped, &snapshot.ips, &snapshot.index))?;
+            let first = loaded.first_difference(&snapshot.ips, &snapshot.index, &scoped)?;
+            Some(format!("scoped_bans differs from what was followed, first `{first}`"))
         });
         let moved: HashSet<String> = rows.ips.into_iter().map(|(key, _)| key).collect();
         let with_ips = tables.contains(&StoreTable::Ip);

@@ -1,7 +1,7 @@
 //! The parsed rows of all tables at one version. This file is the feed's list of tables: what
 //! each is parsed to, from which rows it is made, and its bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZeroI64;
 use std::sync::Arc;
@@ -16,10 +16,13 @@ use tidegate_policy::geo::{GeoRule, GeoRules, MAX_GEO_RULES, MAX_GEO_RULES_BYTES
 use tidegate_policy::limit::{Limit, Limits, MAX_LIMITS};
 use tidegate_policy::pages::{Page, Pages};
 use tidegate_policy::route::Target;
+use tidegate_policy::scope::Scope;
+use tidegate_policy::scoped_bans::MAX_SCOPES;
 use tidegate_policy::table::AddressTable;
 use tidegate_policy::tables::{PerTable, Table};
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::BlobRef;
+use tidegate_rollout::plan::Plan;
 
 use super::apply::NextSnapshot;
 use super::ban_sources::{self, ActiveSets, StoredSets};
@@ -31,8 +34,13 @@ use super::ip_load::ParsedIpMonitor;
 use super::ip_monitor::{ChangedPrefixes, IpMonitor, ListedPrefix};
 use super::ip_rows::RowStatus;
 use super::row_index::{Quarantined, RowIndex};
+use super::scoped_bans::{self, ScopedSets};
+use super::scoped_rows::ParsedScopedBans;
+use super::source_set::SourceSet;
 use super::table_bytes::TableBytes;
-use crate::store::{ChangedRows, DocumentKind, DocumentRow, FormerRow, FormerRows, StoreTable, StoredRows};
+use crate::store::{
+    BanMode, ChangedRows, DocumentKind, DocumentRow, FormerRow, FormerRows, StoreTable, StoredRows,
+};
 
 /// The parsed rows of all tables at one version. Copies share their common parts.
 #[derive(Clone)]
@@ -57,6 +65,8 @@ pub struct Snapshot {
     pub auto_bans: Documents<AutoBan>,
     /// The sources of bans.
     pub sources: Documents<Source>,
+    /// The rollouts.
+    pub rollouts: Documents<Plan>,
     /// The country table that is in force, if one was imported.
     pub countries: Option<Arc<CountriesInfo>>,
     /// Digests of the tables that gateways load.
@@ -92,9 +102,12 @@ pub struct TableDigest {
 pub(super) fn made_from(table: Table) -> &'static [StoreTable] {
     use StoreTable::Documents;
     match table {
-        Table::Allow | Table::ShadowBans => &[StoreTable::Ip],
-        Table::BanBase | Table::BanOverlay | Table::BanRecent => {
+        Table::Allow => &[StoreTable::Ip],
+        Table::ShadowBans | Table::BanBase | Table::BanOverlay | Table::BanRecent => {
             &[StoreTable::Ip, Documents(DocumentKind::Source), StoreTable::SourceSets]
+        }
+        Table::ScopedBans => {
+            &[StoreTable::ScopedBans, Documents(DocumentKind::Source), StoreTable::SourceSets]
         }
         Table::Flags => &[StoreTable::Flags],
         Table::Geo => &[Documents(DocumentKind::GeoRule)],
@@ -124,6 +137,7 @@ impl Snapshot {
             pages: Documents::default(),
             auto_bans: Documents::default(),
             sources: Documents::default(),
+            rollouts: Documents::default(),
             countries: None,
             tables: TableDigests::default(),
             ips: IpMonitor::new(limit),
@@ -142,6 +156,7 @@ impl Snapshot {
             DocumentKind::Page => &mut self.pages,
             DocumentKind::AutoBan => &mut self.auto_bans,
             DocumentKind::Source => &mut self.sources,
+            DocumentKind::Rollout => &mut self.rollouts,
         };
         (documents, &mut self.index)
     }
@@ -158,6 +173,7 @@ impl Snapshot {
             Table::ShadowBans => {
                 (AddressTable::encode(self.ips.watched_entries())?, self.ips.count(RowStatus::Watched))
             }
+            Table::ScopedBans => scoped_bans::lay_out(&mut self.ips)?,
             Table::Geo => self.geo_rules.lay_out(index, geo_bytes),
             Table::Countries => return countries::table_bytes(self.countries.as_deref()),
             Table::Routes => {
@@ -175,7 +191,7 @@ impl Snapshot {
     /// Applies changed rows.
     pub(super) fn apply(&mut self, rows: ChangedRows) -> ChangedPrefixes {
         for (table, from, to) in &rows.moves {
-            if matches!(table, StoreTable::Ip | StoreTable::Documents(_)) {
+            if matches!(table, StoreTable::Ip | StoreTable::ScopedBans | StoreTable::Documents(_)) {
                 self.index.note_move(*table, from, to);
             }
         }
@@ -191,9 +207,9 @@ impl Snapshot {
         }
         ban_sources::apply(&mut self.source_sets, &mut self.index, rows.source_sets);
         let mut changed = self.ips.apply(&mut self.index, rows.ips);
+        self.ips.apply_scoped(&mut self.index, rows.scoped, &mut changed);
         if sources_changed {
-            let active = ActiveSets::new(&self.sources, &self.source_sets);
-            self.ips.set_sources(active, &mut changed);
+            self.set_sources(&mut changed);
         }
         changed
     }
@@ -216,6 +232,10 @@ impl Snapshot {
                     let prefix: Prefix = origin.parse().ok()?;
                     FormerRow::Ip(self.ips.row(&prefix, &origin)?.to_row(&prefix))
                 }
+                StoreTable::ScopedBans => {
+                    let (prefix, row) = self.ips.scoped_row(&origin)?;
+                    FormerRow::Scoped(row.to_row(&prefix))
+                }
                 StoreTable::Documents(kind) => FormerRow::Document(self.documents(kind).0.row(&origin)?),
                 StoreTable::Countries => FormerRow::Countries(self.countries.as_ref()?.to_row()),
                 // Another set is fetched in its place.
@@ -228,11 +248,12 @@ impl Snapshot {
 
     /// Takes over what rows that cannot be read said before, where it is not known already.
     fn remember(&mut self, former: FormerRows) -> ChangedPrefixes {
-        let (mut ips, mut moves) = (Vec::new(), Vec::new());
+        let (mut ips, mut scoped, mut moves) = (Vec::new(), Vec::new(), Vec::new());
         for ((table, key), row) in former {
             // The key that it had: see `RowIndex::origin`.
             let origin = match &row {
                 FormerRow::Ip(row) => row.ip.clone(),
+                FormerRow::Scoped(row) => row.key(),
                 FormerRow::Document(row) => row.name.clone(),
                 FormerRow::Countries(_) => key.clone(),
             };
@@ -241,6 +262,11 @@ impl Snapshot {
                     let is_held = |prefix| self.ips.row(&prefix, &origin).is_some();
                     if !origin.parse().is_ok_and(is_held) {
                         ips.push((origin.clone(), Some(row)));
+                    }
+                }
+                (StoreTable::ScopedBans, FormerRow::Scoped(row)) => {
+                    if self.ips.scoped_row(&origin).is_none() {
+                        scoped.push((origin.clone(), Some(row)));
                     }
                 }
                 (StoreTable::Documents(kind), FormerRow::Document(row)) => {
@@ -258,7 +284,8 @@ impl Snapshot {
                 moves.push((table, origin, key));
             }
         }
-        let changed = self.ips.apply(&mut self.index, ips);
+        let mut changed = self.ips.apply(&mut self.index, ips);
+        self.ips.apply_scoped(&mut self.index, scoped, &mut changed);
         for (table, origin, key) in moves {
             self.index.note_move(table, &origin, &key);
         }
@@ -279,14 +306,23 @@ impl Snapshot {
         changed.bans.extend(replaced.bans);
         changed.allow |= replaced.allow;
         changed.watched |= replaced.watched;
+        let scoped = ParsedScopedBans::read(stored.scoped, &self.ips, &self.index);
+        scoped.replace_all(&mut self.ips, &mut self.index, &mut changed);
         // After the rows: of what does not fit into the table, those come first.
         ban_sources::replace(&mut self.source_sets, &mut self.index, stored.source_sets);
-        let active = ActiveSets::new(&self.sources, &self.source_sets);
-        self.ips.set_sources(active, &mut changed);
+        self.set_sources(&mut changed);
         changed
     }
 
-    /// The rows of exactly this prefix with `status`, merged.
+    /// Takes over what sources have now.
+    fn set_sources(&mut self, changed: &mut ChangedPrefixes) {
+        let [banned, watched] = [BanMode::Enforce, BanMode::Shadow]
+            .map(|mode| ActiveSets::new(&self.sources, &self.source_sets, mode));
+        self.ips.set_sources(banned, watched, changed);
+        self.ips.set_scoped_sets(ScopedSets::new(&self.sources, &self.source_sets), changed);
+    }
+
+    /// The rows of exactly this prefix with `status` that hold everywhere, merged.
     #[must_use]
     pub fn listed(&self, prefix: &Prefix, status: RowStatus) -> Option<ListedPrefix> {
         self.ips.listed(prefix, status).map(|listed| self.with_keys_now(listed))
@@ -298,10 +334,63 @@ impl Snapshot {
         self.ips.listed_rows(prefix, status).map(|listed| self.with_keys_now(listed))
     }
 
+    /// All entries of exactly this prefix: banned, allowed, watched, then those with a scope.
+    pub fn all_listed(&self, prefix: &Prefix) -> impl Iterator<Item = ListedPrefix> + '_ {
+        self.ips.all_listed(*prefix).map(|listed| self.with_keys_now(listed))
+    }
+
+    /// The same of rows alone, whatever sources have, with this status.
+    #[must_use]
+    pub fn all_listed_rows(&self, prefix: &Prefix, status: RowStatus) -> Vec<ListedPrefix> {
+        let scoped = self.ips.scoped_rows(prefix).into_iter().filter(|listed| listed.status == status);
+        let all = self.ips.listed_rows(prefix, status).into_iter().chain(scoped);
+        all.map(|listed| self.with_keys_now(listed)).collect()
+    }
+
+    /// Whether bans of this scope have an effect, or the first one would have: there may be 255 scopes.
+    #[must_use]
+    pub fn may_have_scope(&self, scope: &Scope) -> bool {
+        let taken = self.scopes_taken();
+        taken.contains(scope) || taken.len() < MAX_SCOPES
+    }
+
+    /// Whether the API may add bans of all these scopes.
+    pub fn have_room(&self, scopes: impl Iterator<Item = Scope>) -> bool {
+        let taken = self.scopes_taken();
+        let new: BTreeSet<Scope> = scopes.filter(|scope| !taken.contains(scope)).collect();
+        taken.len().saturating_add(new.len()) <= MAX_SCOPES
+    }
+
+    /// Whether bans of this scope, which a source has, have no effect, or would have none once there are any: there are
+    /// too many scopes.
+    #[must_use]
+    pub fn is_scope_left_out(&self, scope: &Scope) -> bool {
+        !self.ips.scopes.has(scope) && self.scopes_taken().len() > MAX_SCOPES
+    }
+
+    /// The scopes that are in the table, and those of sources, whether or not they have been fetched.
+    fn scopes_taken(&self) -> BTreeSet<&Scope> {
+        let of_sources =
+            self.sources.in_force.values().filter_map(|source| source.parsed.applies_to.as_ref());
+        self.ips.scopes.all().chain(of_sources).collect()
+    }
+
+    /// How many bans with a scope have no effect, because there are too many scopes or too many such bans.
+    #[must_use]
+    pub fn scoped_left_out(&self) -> usize {
+        self.ips.scopes.left_out
+    }
+
+    /// The scopes of bans, each once.
+    pub fn scopes(&self) -> impl Iterator<Item = &Scope> {
+        self.ips.scopes.all()
+    }
+
     /// `listed` with the keys that its rows have now.
     fn with_keys_now(&self, mut listed: ListedPrefix) -> ListedPrefix {
+        let table = if listed.scope.is_some() { StoreTable::ScopedBans } else { StoreTable::Ip };
         for key in &mut listed.keys {
-            if let Some(now) = self.index.moved_from(StoreTable::Ip, key) {
+            if let Some(now) = self.index.moved_from(table, key) {
                 *key = now.to_string();
             }
         }
@@ -373,18 +462,22 @@ impl Snapshot {
             StoreTable::Ip => RowStatus::ALL.map(|of| self.left_out_count(of)),
             _ => [0; 3],
         };
-        left_out.into_iter().fold(self.index.quarantine_of(table).count(), usize::saturating_add)
+        let scoped = if table == StoreTable::ScopedBans { self.scoped_left_out() } else { 0 };
+        left_out
+            .into_iter()
+            .chain([scoped])
+            .fold(self.index.quarantine_of(table).count(), usize::saturating_add)
     }
 
     /// The entries of the source `name`, in or out of force; `None`: it has no set yet.
     #[must_use]
-    pub fn source_set(&self, name: &str) -> Option<&AddressTable> {
+    pub fn source_set(&self, name: &str) -> Option<&SourceSet> {
         self.source_sets.get(name)
     }
 
     /// Bytes of the sets of all sources.
     pub(super) fn source_set_bytes(&self) -> usize {
-        self.source_sets.values().map(|set| set.as_bytes().len()).fold(0, usize::saturating_add)
+        self.source_sets.values().map(SourceSet::bytes).fold(0, usize::saturating_add)
     }
 
     /// The backends that references of routes can name.
@@ -474,6 +567,14 @@ impl DocumentContent for Source {
 
     fn read(row: &DocumentRow, document: &Value) -> Result<Self, String> {
         author::read_source(&row.name, document).map_err(|problems| describe(&problems))
+    }
+}
+
+impl DocumentContent for Plan {
+    const KIND: DocumentKind = DocumentKind::Rollout;
+
+    fn read(row: &DocumentRow, document: &Value) -> Result<Self, String> {
+        Self::read(&row.name, document).map_err(|problems| describe(&problems))
     }
 }
 

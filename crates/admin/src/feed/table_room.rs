@@ -77,6 +77,11 @@ impl TableRoom {
         Some(prefix)
     }
 
+    /// Entries that are in.
+    pub fn len(&self) -> usize {
+        self.v4.saturating_add(self.v6)
+    }
+
     /// Whether that many more entries fit, whichever they are.
     pub fn has_room_for(&self, entries: usize) -> bool {
         self.waiting.is_empty()

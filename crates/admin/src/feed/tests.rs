@@ -11,7 +11,10 @@ mod slips;
 mod sources;
 mod tables;
 
+use std::net::IpAddr;
 use std::sync::Arc;
+
+use tidegate_policy::request::Facts;
 
 use super::{Feed, FeedOptions};
 use memory::Memory;
@@ -25,6 +28,11 @@ fn tiny() -> FeedOptions {
         overlay_limit: 12,
         ..FeedOptions::default()
     }
+}
+
+/// A request of this client, of which nothing else is known.
+fn from(client: IpAddr) -> Facts<'static> {
+    Facts { client: Some(client), ..Facts::default() }
 }
 
 async fn start(store: &Arc<Memory>, options: FeedOptions) -> Feed {

@@ -1,9 +1,13 @@
 //! Zip archives: MaxMind offers its lists in them, IP2Location all its files.
 
-use std::io::Read;
+use std::io::{Read, Write};
 
+use flate2::Compression;
 use flate2::bufread::DeflateDecoder;
-use rawzip::{CompressionMethod, Error, ZipArchive, ZipArchiveEntryWayfinder, ZipSliceArchive};
+use flate2::write::DeflateEncoder;
+use rawzip::{
+    CompressionMethod, Error, ZipArchive, ZipArchiveEntryWayfinder, ZipArchiveWriter, ZipSliceArchive,
+};
 
 /// Files of an archive that are read, at most. MaxMind's have ten.
 const MAX_MEMBERS: usize = 64;
@@ -74,6 +78,21 @@ impl<'b> Archive<'b> {
             false => Err(super::too_large(most)),
         }
     }
+}
+
+/// The archive of these files, by their names.
+pub(super) fn pack(files: &[(String, Vec<u8>)]) -> Result<Vec<u8>, Error> {
+    let mut archive = ZipArchiveWriter::new(Vec::new());
+    for (name, bytes) in files {
+        let file = archive.new_file(name.as_str()).compression_method(CompressionMethod::DEFLATE);
+        let (mut entry, config) = file.start()?;
+        let mut writer = config.wrap(DeflateEncoder::new(&mut entry, Compression::fast()));
+        writer.write_all(bytes)?;
+        let (encoder, end) = writer.finish()?;
+        encoder.finish()?;
+        entry.finish(end)?;
+    }
+    archive.finish()
 }
 
 fn damaged(error: Error) -> String {

@@ -1,9 +1,9 @@
 //! Tokens in files: created by the operator (a mounted Secret), or here at the first start, if
 //! the service has only a volume.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
@@ -19,13 +19,16 @@ const MIN_TOKEN: usize = 32;
 const MAX_TOKEN: usize = 1_024;
 
 /// Registers the tokens in `DIR/admin-token` and `DIR/gateway-token`, each with the role in its
-/// name; a missing file is written with a new token. Repeating it changes nothing. A token that a
+/// name; a missing directory is made, and a missing file written with a new token. Repeating it changes nothing. A token that a
 /// file held before stays valid until it is revoked.
 ///
 /// # Errors
 /// When a file cannot be read, or created if it is missing; when its content is not a valid
 /// token, or is a token of the other role. The message names the file.
 pub async fn register(dir: &Path, store: &dyn Store) -> anyhow::Result<()> {
+    // As that of the database. The gateways' token may be for a group.
+    let made = DirBuilder::new().recursive(true).mode(0o750).create(dir);
+    made.with_context(|| format!("--tokens: the directory {} cannot be made", dir.display()))?;
     let mut tokens = Vec::new();
     for role in [Role::Admin, Role::Gateway] {
         let path = file(dir, role);
@@ -35,6 +38,8 @@ pub async fn register(dir: &Path, store: &dyn Store) -> anyhow::Result<()> {
     if let [(admin, ..), (gateway, _, path)] = &tokens[..] {
         ensure!(admin != gateway, "{}: this is the admin token as well; each needs its own", path.display());
     }
+    // Nothing is stored before both are right.
+    let mut new = Vec::new();
     for (token, role, path) in tokens {
         let token = TokenRow {
             hash: auth::hash_token(&token),
@@ -50,8 +55,11 @@ pub async fn register(dir: &Path, store: &dyn Store) -> anyhow::Result<()> {
                 known.role,
                 known.name
             ),
-            None => store.commit(Change::AddToken { token, only_new_name: false }, &BY.into()).await?,
-        };
+            None => new.push((token, role, path)),
+        }
+    }
+    for (token, role, path) in new {
+        store.commit(Change::AddToken { token, only_new_name: false }, &BY.into()).await?;
         tracing::info!(file = %path.display(), role = role.name(), "a token of a file is good from now on");
     }
     Ok(())
@@ -234,9 +242,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_nothing_can_be_written_the_missing_file_is_named() {
+    async fn a_missing_directory_is_made_and_what_cannot_be_made_is_named() {
         let (keep, store, dir) = new();
-        refused(&keep.path().join("nowhere"), &store, "there is no file").await;
+        register(&keep.path().join("run/tokens"), &store).await.unwrap();
+        assert!(file(&keep.path().join("run/tokens"), Role::Gateway).exists());
+        std::fs::write(keep.path().join("file"), "").unwrap();
+        refused(&keep.path().join("file/tokens"), &store, "file/tokens cannot be made").await;
         // Files without permission; root has all permissions.
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o500)).unwrap();
         if std::fs::write(dir.join("probe"), "").is_err() {

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use reqwest::Certificate;
 use reqwest::header::{HeaderName, HeaderValue};
 use tidegate_author::Credentials;
 
@@ -12,6 +13,8 @@ use super::FetchError;
 
 /// Bytes of the value of a header, at most.
 const MAX_VALUE: u64 = 8 << 10;
+/// Bytes of a file of authorities, at most.
+const MAX_AUTHORITIES: u64 = 1 << 20;
 
 /// The directory of these files; `None`: there is none.
 pub(super) struct SourceFiles(pub Option<PathBuf>);
@@ -32,6 +35,24 @@ impl SourceFiles {
             return Err(told("it is no regular file".to_owned()));
         }
         File::open(&path).map_err(|error| told(error.to_string()))
+    }
+
+    /// The authorities that the file `name` has.
+    pub fn authorities(&self, name: &str) -> Result<Vec<Certificate>, FetchError> {
+        let mut pem = Vec::new();
+        let read = self.open(name)?.take(MAX_AUTHORITIES).read_to_end(&mut pem);
+        let found = read.ok().and_then(|_| Certificate::from_pem_bundle(&pem).ok());
+        found.filter(|found| !found.is_empty()).ok_or_else(|| {
+            FetchError::new(format!("the file `{name}` of --source-files has no certificate in PEM"))
+        })
+    }
+
+    /// The text that the file `name` has, without blanks around it.
+    pub fn secret(&self, name: &str) -> Result<String, FetchError> {
+        let mut text = String::new();
+        let read = self.open(name)?.take(MAX_VALUE).read_to_string(&mut text);
+        let text = read.map(|_| text.trim().to_owned()).ok().filter(|text| !text.is_empty());
+        text.ok_or_else(|| FetchError::new(format!("the file `{name}` of --source-files has no text")))
     }
 
     /// The header of `credentials`.

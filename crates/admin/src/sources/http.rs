@@ -1,4 +1,4 @@
-//! Requests to servers of sources: which of them may be connected to, redirects, and time.
+//! Requests to servers of sources and of webhooks: which of them may be connected to, redirects, and time.
 
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{ACCEPT_ENCODING, HeaderName, HeaderValue, LOCATION};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Response, Url};
+use reqwest::{Certificate, Client, ClientBuilder, Response, StatusCode, Url};
 use tidegate_author::{Source, is_private_address};
 use tokio_rustls::rustls::crypto::ring;
 
@@ -21,14 +21,17 @@ pub(super) const PAUSE_TIME: Duration = Duration::from_secs(15);
 /// Redirects that are followed.
 const MAX_REDIRECTS: usize = 5;
 
-/// Whom a source's server may be.
+/// Whom a server may be.
 #[derive(Clone, Copy)]
-pub(super) struct Reach {
-    allow_insecure: bool,
-    allow_private: bool,
+pub struct Reach {
+    /// One that is reached without TLS.
+    pub allow_insecure: bool,
+    /// One at an address that is not of the public internet.
+    pub allow_private: bool,
 }
 
 impl Reach {
+    /// Whom the server of a source may be.
     pub fn of(source: &Source) -> Self {
         Self { allow_insecure: source.allow_insecure, allow_private: source.allow_private }
     }
@@ -58,7 +61,8 @@ impl Reach {
 
 fn private(address: IpAddr) -> FetchError {
     FetchError::new(format!(
-        "{address} is not an address of the public internet, which needs \"allow_private\": true"
+        "{address} is not an address of the public internet, which needs \"allow_private\": true, and cannot be \
+         redirected to from another host"
     ))
 }
 
@@ -86,6 +90,8 @@ pub(super) struct SourceRequest {
     pub reach: Reach,
     /// A header that only the URL's own server gets.
     pub credentials: Option<(HeaderName, HeaderValue)>,
+    /// Who signs the certificate of the URL's host; `None`: the authorities of the system.
+    pub authorities: Option<Vec<Certificate>>,
     /// Further headers.
     pub headers: Vec<(HeaderName, String)>,
 }
@@ -95,10 +101,17 @@ impl SourceRequest {
     pub async fn send(&self) -> Result<Response, FetchError> {
         let mut url =
             Url::parse(&self.url).map_err(|error| FetchError::new(format!("the URL is none: {error}")))?;
-        let client = self.client()?;
-        let origin = url.origin();
+        let (origin, host) = (url.origin(), url.host_str().map(str::to_owned));
+        let mut reach = self.reach;
+        let mut client = client(reach, self.authorities.as_deref(), &self.url)?;
+        let mut is_own = true;
         for _ in 0..=MAX_REDIRECTS {
-            self.reach.check(&url)?;
+            if is_own && url.host_str() != host.as_deref() {
+                // Its server may not send us into our own network, nor to a metadata service.
+                (is_own, reach.allow_private) = (false, false);
+                client = client_of_others(reach)?;
+            }
+            reach.check(&url)?;
             let mut request = client.get(url.clone()).header(ACCEPT_ENCODING, "gzip");
             for (name, value) in &self.headers {
                 request = request.header(name, value);
@@ -117,22 +130,59 @@ impl SourceRequest {
         }
         Err(FetchError::new(format!("it redirects more than {MAX_REDIRECTS} times")))
     }
+}
 
-    fn client(&self) -> Result<Client, FetchError> {
-        // An error means that there is one already.
-        let _ = ring::default_provider().install_default();
-        let client = Client::builder()
-            .user_agent(concat!("tidegate/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIME)
-            .redirect(Policy::none())
-            // A proxy would connect in our place, to whom it likes.
-            .no_proxy()
-            .dns_resolver(Arc::new(GuardedResolver(self.reach)));
-        // Reading the system's authorities takes longer than a local fetch.
-        let is_clear = self.url.starts_with("http:") && !self.reach.allow_insecure;
-        let client = if is_clear { client.tls_certs_only([]) } else { client };
-        client.build().map_err(|error| FetchError::new(format!("the client cannot be set up: {error}")))
+/// Posts JSON, and answers the status. Redirects are not followed. The answer's body is not read.
+///
+/// # Errors
+/// When nothing may be sent to the URL, or there is no answer.
+pub async fn post(
+    url: &str,
+    reach: Reach,
+    headers: &[(&'static str, String)],
+    body: String,
+) -> Result<StatusCode, FetchError> {
+    let url = Url::parse(url).map_err(|error| FetchError::new(format!("the URL is none: {error}")))?;
+    reach.check(&url)?;
+    let mut request = client(reach, None, url.as_str())?.post(url).header(CONTENT_TYPE, "application/json");
+    for (name, value) in headers {
+        request = request.header(*name, value);
     }
+    let answer = tokio::time::timeout(PAUSE_TIME, request.body(body).send()).await;
+    Ok(answer.map_err(|_| silent())?.map_err(|error| explained(&error))?.status())
+}
+
+/// A client for the host of `url`.
+fn client(reach: Reach, authorities: Option<&[Certificate]>, url: &str) -> Result<Client, FetchError> {
+    let builder = builder(reach);
+    let builder = match authorities {
+        Some(authorities) => builder.tls_certs_only(authorities.iter().cloned()),
+        // Reading the system's authorities takes longer than a local fetch.
+        None if url.starts_with("http:") => builder.tls_certs_only([]),
+        None => builder,
+    };
+    built(builder)
+}
+
+/// A client for hosts that the first one redirects to.
+fn client_of_others(reach: Reach) -> Result<Client, FetchError> {
+    built(builder(reach))
+}
+
+fn builder(reach: Reach) -> ClientBuilder {
+    // An error means that there is one already.
+    let _ = ring::default_provider().install_default();
+    Client::builder()
+        .user_agent(concat!("tidegate/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIME)
+        .redirect(Policy::none())
+        // A proxy would connect in our place, to whom it likes.
+        .no_proxy()
+        .dns_resolver(Arc::new(GuardedResolver(reach)))
+}
+
+fn built(builder: ClientBuilder) -> Result<Client, FetchError> {
+    builder.build().map_err(|error| FetchError::new(format!("the client cannot be set up: {error}")))
 }
 
 /// The next bytes of an answer; `None`: it has ended.
@@ -150,7 +200,14 @@ fn explained(error: &reqwest::Error) -> FetchError {
         Some(refused) => refused,
         None if error.is_timeout() => silent(),
         None if error.is_connect() => {
-            FetchError::new(format!("its server cannot be connected to: {}", innermost(error)))
+            let why = innermost(error);
+            let hint = match ["UnknownIssuer", "BadSignature"].iter().any(|wrong| why.contains(wrong)) {
+                true => {
+                    ": it is signed by nobody who is trusted; `ca_file` names a file of --source-files with others"
+                }
+                false => "",
+            };
+            FetchError::new(format!("its server cannot be connected to: {why}{hint}"))
         }
         None => FetchError::new(format!("its server gave no answer: {}", innermost(error))),
     }
@@ -214,6 +271,7 @@ mod tests {
             url: "https://localhost:1/".to_owned(),
             reach,
             credentials: None,
+            authorities: None,
             headers: Vec::new(),
         };
         let refused = request(reach(true, false)).send().await.unwrap_err().to_string();

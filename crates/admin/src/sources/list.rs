@@ -17,7 +17,7 @@ use tokio::task::spawn_blocking;
 use super::files::SourceFiles;
 use super::http::{self, Reach, SourceRequest};
 use super::set::Counts;
-use super::{Answer, FetchError, Listing};
+use super::{Answer, Bans, FetchError, Listing};
 use crate::ban_lists::check::{CheckedList, ImportRules};
 use crate::ban_lists::unpack::{ListSink, MAX_LIST, read_chunks};
 use crate::store::SetOrigin;
@@ -38,11 +38,7 @@ pub(super) async fn fetch(
     held: Option<&SetOrigin>,
     rules: ImportRules,
 ) -> Result<Answer, FetchError> {
-    let sink = ListSink::new(
-        BanListReader::new(source.format, source.min_score),
-        CheckedList::new(rules).without_reasons(),
-        MAX_LIST,
-    );
+    let sink = sink(BanListReader::new(source.format, source.min_score), rules);
     match &source.place {
         Place::File(name) => of_file(files.open(name)?, held, sink).await,
         Place::Url(url) => {
@@ -54,19 +50,26 @@ pub(super) async fn fetch(
             add(IF_MODIFIED_SINCE, held.and_then(|held| held.last_modified.as_ref()));
             let credentials = source.credentials.as_ref().map(|named| files.header(named)).transpose()?;
             let has_conditions = !headers.is_empty();
-            let request = SourceRequest { url: url.clone(), reach: Reach::of(source), credentials, headers };
+            let authorities = source.ca_file.as_deref().map(|name| files.authorities(name)).transpose()?;
+            let reach = Reach::of(source);
+            let request = SourceRequest { url: url.clone(), reach, credentials, authorities, headers };
             let answer = request.send().await?;
             match answer.status() {
                 StatusCode::NOT_MODIFIED if has_conditions => Ok(Answer::NotModified),
-                StatusCode::OK => of_answer(answer, sink).await,
+                StatusCode::OK => of_answer(answer, sink).await.map(Answer::All),
                 status => Err(FetchError::new(format!("its server answered {status}"))),
             }
         }
     }
 }
 
+/// Takes the list that `reader` reads.
+pub(super) fn sink(reader: BanListReader, rules: ImportRules) -> ListSink {
+    ListSink::new(reader, CheckedList::new(rules).without_reasons().with_simulated(), MAX_LIST)
+}
+
 /// The list in an answer.
-pub(super) async fn of_answer(mut answer: Response, sink: ListSink) -> Result<Answer, FetchError> {
+pub(super) async fn of_answer(mut answer: Response, sink: ListSink) -> Result<Listing, FetchError> {
     let encoding = kept(answer.headers(), &CONTENT_ENCODING).map(|encoding| encoding.to_ascii_lowercase());
     let is_encoded = match encoding.as_deref() {
         None | Some("" | "identity") => false,
@@ -109,8 +112,8 @@ pub(super) async fn of_answer(mut answer: Response, sink: ListSink) -> Result<An
     }
     let (format, list) = read.map_err(|fault| FetchError::new(fault.to_string()))?;
     let counts = Counts::of(format, &list);
-    let bans = list.bans.into_iter().map(|ban| (ban.prefix, ban.expires)).collect();
-    Ok(Answer::All(Listing { bans, counts, etag, last_modified }))
+    let bans = Bans::from(list);
+    Ok(Listing { bans, counts, etag, last_modified, all_read: None })
 }
 
 /// A header's value, if it can be sent back.
@@ -149,6 +152,6 @@ async fn of_file(mut file: File, held: Option<&SetOrigin>, sink: ListSink) -> Re
     let read = read.await.map_err(|_| FetchError::new("the service is stopping"))?.map_err(told)?;
     let (format, list) = read.map_err(|fault| FetchError::new(fault.to_string()))?;
     let counts = Counts::of(format, &list);
-    let bans = list.bans.into_iter().map(|ban| (ban.prefix, ban.expires)).collect();
-    Ok(Answer::All(Listing { bans, counts, etag: Some(etag), last_modified: None }))
+    let bans = Bans::from(list);
+    Ok(Answer::All(Listing { bans, counts, etag: Some(etag), last_modified: None, all_read: None }))
 }

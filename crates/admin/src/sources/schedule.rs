@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Sources, hash};
+use crate::feed::ParsedDocument;
 use crate::lock::locked;
 use crate::store::{
     Author, Change, FetchedSource, NewSet, SOURCES, SetOrigin, SourceState, SourceStatus, StoreError,
@@ -42,19 +43,29 @@ pub(super) struct Due {
 
 /// Milliseconds since 1970 at which a source is fetched again.
 pub(super) fn next_try(every: Duration, failures: u64) -> i64 {
-    let pause = match u32::try_from(failures) {
+    let pause = pause(every, failures);
+    let ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+    let spread = ms / JITTER;
+    let random = getrandom::u64().unwrap_or(0) % (2 * spread + 1);
+    let ms = i64::try_from(ms - spread + random).unwrap_or(i64::MAX);
+    time_text::now_ms().saturating_add(ms)
+}
+
+/// Milliseconds until the next fetch, at most.
+fn longest_ms(every: Duration) -> i64 {
+    let longest = every.max(LONGEST_PAUSE).saturating_mul(2);
+    i64::try_from(longest.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn pause(every: Duration, failures: u64) -> Duration {
+    match u32::try_from(failures) {
         Ok(0) => every,
         Ok(failures) => {
             let doubled = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(20));
             doubled.min(every.max(LONGEST_PAUSE))
         }
         Err(_) => every.max(LONGEST_PAUSE),
-    };
-    let ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-    let spread = ms / JITTER;
-    let random = getrandom::u64().unwrap_or(0) % (2 * spread + 1);
-    let ms = i64::try_from(ms - spread + random).unwrap_or(i64::MAX);
-    time_text::now_ms().saturating_add(ms)
+    }
 }
 
 /// Whether the last fetch of `source` that succeeded is too long ago.
@@ -72,7 +83,7 @@ pub(super) async fn run(sources: Sources, mut stop: watch::Receiver<bool>) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let running: Arc<Mutex<HashSet<String>>> = Arc::default();
     let mut fetches = JoinSet::new();
-    let mut known = false;
+    let (mut known, mut documents) = (false, None);
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
@@ -81,6 +92,9 @@ pub(super) async fn run(sources: Sources, mut stop: watch::Receiver<bool>) {
         if !known {
             known = remember(&sources).await;
             continue;
+        }
+        if let Err(error) = forget_removed(&sources, &mut documents).await {
+            tracing::warn!("what removed sources had could not be removed: {error}");
         }
         for name in take_due(&sources, &running) {
             let (sources, running) = (sources.clone(), Arc::clone(&running));
@@ -126,14 +140,40 @@ fn take_due(sources: &Sources, running: &Mutex<HashSet<String>>) -> Vec<String> 
     locked(&sources.0.busy).retain(|name, lock| {
         Arc::strong_count(lock) > 1 || snapshot.sources.in_force.contains_key(name.as_str())
     });
-    let is_due = |name: &str, document: &str| match due.get(name) {
-        None => true,
-        Some(known) => known.at_ms <= now || known.document != hash(document),
+    let is_due = |name: &str, document: &ParsedDocument<Source>| {
+        let known = due.get(name).filter(|known| known.document == hash(&document.document));
+        known.is_none_or(|known| is_due(known.at_ms, document.parsed.interval, now))
     };
     let mut running = locked(running);
-    let found = snapshot.sources.in_force.iter().filter(|(name, document)| is_due(name, &document.document));
+    let found = snapshot.sources.in_force.iter().filter(|(name, document)| is_due(name, document));
     let found = found.map(|(name, _)| name.to_string()).filter(|name| running.insert(name.clone()));
     found.collect()
+}
+
+/// Whether a source that was to be fetched at `at_ms` is to be fetched `now`. Nothing waits as long as a time
+/// that a clock wrote down which was ahead would have it wait.
+fn is_due(at_ms: i64, every: Duration, now: i64) -> bool {
+    at_ms <= now || at_ms.saturating_sub(now) > longest_ms(every)
+}
+
+/// Removes what those sources had whose documents other programs removed: one that is made anew by such a name is
+/// not to begin with it. `documents`: the names that there were when this was last looked at; `None`: it never was.
+async fn forget_removed(
+    sources: &Sources,
+    documents: &mut Option<HashSet<String>>,
+) -> Result<(), StoreError> {
+    let snapshot = sources.0.feed.snapshot();
+    let names: HashSet<String> = snapshot.sources.in_force.keys().map(ToString::to_string).collect();
+    let are_there = |before: &HashSet<String>| before.is_subset(&names);
+    if !documents.as_ref().is_some_and(are_there) {
+        let states = sources.0.store.source_states().await?;
+        // The database says which have no document: one in quarantine has.
+        if states.iter().any(|state| !names.contains(&state.name)) {
+            sources.0.store.commit(Change::ForgetSources, &Author::from(SOURCES)).await?;
+        }
+    }
+    *documents = Some(names);
+    Ok(())
 }
 
 /// Empties the sets of sources that could not be fetched for longer than their `ttl`.
@@ -149,7 +189,9 @@ async fn drop_outlived(sources: &Sources) -> Result<(), StoreError> {
         let has_entries = snapshot.source_set(&state.name).is_some_and(|set| !set.is_empty());
         let checked = state.status.checked_at.as_deref().and_then(time_text::to_ms);
         let ttl_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
-        let is_over = checked.is_some_and(|at| time_text::now_ms().saturating_sub(at) > ttl_ms);
+        // One that can be fetched has not outlived anything, whatever the clock says, or how rarely it is fetched.
+        let cannot = state.status.failures > 0 || state.status.held_back.is_some();
+        let is_over = cannot && checked.is_some_and(|at| time_text::now_ms().saturating_sub(at) > ttl_ms);
         if !has_entries || !is_over {
             continue;
         }
@@ -197,6 +239,10 @@ mod tests {
                     (wanted * 9 / 10 - 100..=wanted * 11 / 10 + 100).contains(&ms),
                     "{every} {failures}: {ms}"
                 );
+                let (every, now) = (Duration::from_secs(every), time_text::now_ms());
+                assert!(!is_due(now + ms, every, now) && is_due(now + ms, every, now + ms));
+                let year = 365 * 86_400_000;
+                assert!(is_due(now + ms, every, now - year), "the clock was a year ahead");
             }
         }
     }

@@ -8,8 +8,9 @@ use tidegate_policy::address::Prefix;
 use tidegate_policy::codec::FormatError;
 use tidegate_policy::table::{AddressTable, Entry, EntryState};
 
-use super::End;
+use super::{Bans, End};
 use crate::ban_lists::check::CheckedList;
+use crate::feed::SourceSet;
 
 /// Two ends that differ by no more seconds are the same: lists say durations, which are counted from the
 /// second of the fetch, so that each entry would be another one each time.
@@ -22,6 +23,8 @@ pub(super) struct Counts {
     pub format: &'static str,
     /// Different blocks that are taken.
     pub taken: usize,
+    /// Different blocks that it only simulates to ban: they are in shadow.
+    pub simulated: usize,
     /// Entries that others repeat.
     pub duplicates: u64,
     /// Entries that are not wanted, by reason.
@@ -35,6 +38,7 @@ impl Counts {
         Self {
             format: format.name(),
             taken: list.bans.len(),
+            simulated: list.simulated.as_ref().map_or(0, Vec::len),
             duplicates: list.duplicates,
             skipped: list.skipped.iter().map(|(why, count)| (why.name(), *count)).collect(),
             refused: list.refused.iter().map(|(code, count)| (code.name(), *count)).collect(),
@@ -65,12 +69,7 @@ pub(super) struct HeldBack {
 }
 
 /// Why a list with these `bans` may not take the place of `held`, if so.
-pub(super) fn guard(
-    held: &AddressTable,
-    bans: &[(Prefix, End)],
-    counts: &Counts,
-    max_shrink: f64,
-) -> Option<HeldBack> {
+pub(super) fn guard(held: &SourceSet, bans: &Bans, counts: &Counts, max_shrink: f64) -> Option<HeldBack> {
     let (had, has) = (held.len(), bans.len());
     let refused: u64 = counts.refused.values().sum();
     let why = |code, detail| Some(HeldBack { code, had, has, detail });
@@ -97,6 +96,7 @@ pub(super) fn guard(
 #[derive(Debug)]
 pub(super) struct LaidOut {
     pub bytes: Vec<u8>,
+    /// Without those that are only simulated.
     pub entries: usize,
     pub added: u64,
     pub removed: u64,
@@ -104,8 +104,20 @@ pub(super) struct LaidOut {
     pub changed: u64,
 }
 
-/// Lays out `bans`, which are in order, each once. Ends that are nearly those of `held` stay as they are.
-pub(super) fn lay_out(held: &AddressTable, mut bans: Vec<(Prefix, End)>) -> Result<LaidOut, FormatError> {
+/// Lays out `bans`. Ends that are nearly those of `held` stay as they are.
+pub(super) fn lay_out(held: &SourceSet, bans: Bans) -> Result<LaidOut, FormatError> {
+    let listed = lay_out_table(&held.listed, bans.listed)?;
+    let simulated = lay_out_table(&held.simulated, bans.simulated)?;
+    Ok(LaidOut {
+        bytes: SourceSet::encode(listed.bytes, &simulated.bytes),
+        entries: listed.entries,
+        added: listed.added + simulated.added,
+        removed: listed.removed + simulated.removed,
+        changed: listed.changed + simulated.changed,
+    })
+}
+
+fn lay_out_table(held: &AddressTable, mut bans: Vec<(Prefix, End)>) -> Result<LaidOut, FormatError> {
     let (mut added, mut changed) = (0u64, 0u64);
     let mut before = held.iter().peekable();
     let mut kept = 0usize;
@@ -139,36 +151,54 @@ mod tests {
         last.map(|n| (Prefix::host([192, 0, 2, n].into()), end)).collect()
     }
 
-    fn table(bans: Vec<(Prefix, End)>) -> AddressTable {
-        AddressTable::from_bytes(lay_out(&AddressTable::empty(), bans).unwrap().bytes).unwrap()
+    fn set(listed: Vec<(Prefix, End)>) -> SourceSet {
+        let bans = Bans { listed, ..Bans::default() };
+        SourceSet::from_bytes(lay_out(&SourceSet::default(), bans).unwrap().bytes).unwrap()
+    }
+
+    fn listed(bans: Vec<(Prefix, End)>) -> Bans {
+        Bans { listed: bans, ..Bans::default() }
     }
 
     #[test]
     fn a_list_that_became_empty_or_lost_too_much_is_held_back() {
-        let held = table(bans(0..100, None));
+        let held = set(bans(0..100, None));
         let counts = Counts::default();
-        let code =
-            |has: u8, max_shrink| guard(&held, &bans(0..has, None), &counts, max_shrink).map(|why| why.code);
+        let code = |has: u8, max_shrink| {
+            guard(&held, &listed(bans(0..has, None)), &counts, max_shrink).map(|why| why.code)
+        };
         assert_eq!(code(0, 1.0), Some("empty"));
         assert_eq!(code(49, 0.5), Some("shrank"));
         for (has, max_shrink) in [(50, 0.5), (1, 1.0), (100, 0.0), (200, 0.0)] {
             assert_eq!(code(has, max_shrink), None, "{has} {max_shrink}");
         }
         assert_eq!(code(99, 0.0), Some("shrank"));
-        assert_eq!(guard(&AddressTable::empty(), &[], &counts, 0.5), None, "it was empty before");
+        let (none, nothing) = (SourceSet::default(), Bans::default());
+        assert_eq!(guard(&none, &nothing, &counts, 0.5), None, "it was empty before");
         let refused = Counts { refused: [("not_an_address", 5)].into(), ..Counts::default() };
-        assert_eq!(guard(&AddressTable::empty(), &[], &refused, 1.0).map(|why| why.code), Some("empty"));
+        assert_eq!(guard(&none, &nothing, &refused, 1.0).map(|why| why.code), Some("empty"));
     }
 
     #[test]
     fn what_differs_is_counted_and_ends_do_not_wander() {
-        let held = table(bans(0..10, Some(1_000)));
+        let held = set(bans(0..10, Some(1_000)));
+        let lay_out = |held: &SourceSet, bans| lay_out(held, listed(bans));
         let same = lay_out(&held, bans(0..10, Some(1_007))).unwrap();
         assert_eq!((same.added, same.removed, same.changed, same.entries), (0, 0, 0, 10));
-        assert_eq!(same.bytes, held.as_bytes());
+        assert_eq!(same.bytes, held.listed.as_bytes());
         let other = lay_out(&held, [bans(5..10, Some(1_050)), bans(20..23, None)].concat()).unwrap();
         assert_eq!((other.added, other.removed, other.changed, other.entries), (3, 5, 5, 8));
         let never = lay_out(&held, bans(0..10, None)).unwrap();
         assert_eq!((never.added, never.removed, never.changed), (0, 0, 10));
+    }
+
+    #[test]
+    fn what_is_simulated_is_a_table_of_its_own() {
+        let held = set(bans(0..10, None));
+        let simulated = Bans { listed: bans(0..9, None), simulated: bans(9..10, None) };
+        let new = super::lay_out(&held, simulated).unwrap();
+        assert_eq!((new.entries, new.added, new.removed), (9, 1, 1));
+        let read = SourceSet::from_bytes(new.bytes).unwrap();
+        assert_eq!((read.listed.len(), read.simulated.len()), (9, 1));
     }
 }

@@ -3,6 +3,38 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+/// What an entry of the audit may be about, the kinds of documents ([`DocumentKind::name`]) at the end.
+///
+/// [`DocumentKind::name`]: super::DocumentKind::name
+pub const AUDIT_KINDS: [&str; 26] = [
+    "ban",
+    "unban",
+    "allow",
+    "disallow",
+    "watch",
+    "enforce",
+    "import",
+    "ip-monitor",
+    "source-set",
+    "flag",
+    "countries",
+    "token",
+    "backup",
+    "restore",
+    "database",
+    "tables",
+    "rollout-step",
+    "route",
+    "geo-rule",
+    "backend",
+    "limit",
+    "listener",
+    "page",
+    "auto-ban",
+    "source",
+    "rollout",
+];
+
 /// An entry of the audit: one change.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct AuditRow {
@@ -16,8 +48,7 @@ pub struct AuditRow {
     pub address: Option<String>,
     /// [`Author::request_id`].
     pub request_id: Option<String>,
-    /// Kind of change: `flag`, `ban`, `unban`, `allow`, `disallow`, `ip-monitor`, `countries`, `token`,
-    /// `restore`, `database`, `tables`, or a document's [`DocumentKind::name`].
+    /// Kind of change: one of [`AUDIT_KINDS`].
     pub kind: String,
     /// What was changed: the flag's name, the prefix, the document's name.
     pub name: String,
@@ -64,8 +95,8 @@ pub struct AuditFilter {
     pub before: Option<u64>,
     /// [`AuditRow::actor`].
     pub actor: Option<String>,
-    /// [`AuditRow::kind`].
-    pub kind: Option<String>,
+    /// [`AuditRow::kind`]: one of these; empty: any.
+    pub kinds: Vec<String>,
     /// [`AuditRow::name`].
     pub name: Option<String>,
     /// Not earlier than this, as [`AuditRow::at`].

@@ -18,7 +18,7 @@ pub struct BanImport {
     pub replaces: bool,
     /// Whether they deny.
     pub mode: BanMode,
-    /// In the order of their prefixes, each once.
+    /// In the order of their prefixes, then of where they apply, each once.
     pub bans: Vec<ImportedBan>,
 }
 
@@ -31,13 +31,17 @@ pub struct ImportedBan {
     pub expires: Option<UnixSeconds>,
     /// Why.
     pub reason: Option<Arc<str>>,
+    /// Where it applies, as JSON; `None`: everywhere.
+    pub applies_to: Option<Arc<str>>,
 }
 
 impl BanImport {
-    /// The place of `prefix` among the bans.
+    /// The place of the ban of `prefix` among them that applies at `applies_to`; `None`: everywhere.
     #[must_use]
-    pub fn position(&self, prefix: &Prefix) -> Option<usize> {
-        self.bans.binary_search_by(|ban| ban.prefix.cmp(prefix)).ok()
+    pub fn position(&self, prefix: &Prefix, applies_to: Option<&str>) -> Option<usize> {
+        self.bans
+            .binary_search_by(|ban| (&ban.prefix, ban.applies_to.as_deref()).cmp(&(prefix, applies_to)))
+            .ok()
     }
 }
 

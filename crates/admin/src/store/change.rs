@@ -10,6 +10,8 @@ use utoipa::ToSchema;
 use super::auto_bans::RuleBans;
 use super::ban_import::{BanImport, ImportCounts};
 use super::ban_source::FetchedSource;
+use super::rollout::{NoticeTry, RolloutStep};
+use super::rows::prefix_of_key;
 use super::tables::{DocumentKind, StoreTable};
 use super::tokens::TokenRow;
 
@@ -44,7 +46,8 @@ impl BanMode {
 /// Which bans in shadow.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ShadowBans {
-    /// Those of these prefixes, by the keys of their rows, canonical or raw.
+    /// Those of these prefixes, by the keys of their rows, canonical or raw; where they apply at some hostnames or
+    /// routes only, of these rows.
     Keys(Vec<String>),
     /// Those of a source.
     Source(String),
@@ -74,8 +77,8 @@ pub struct UnchangedRows {
 /// How a change is committed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct CommitOptions {
-    /// Checked in the same transaction; if it does not hold, nothing is written.
-    pub only_if: Option<UnchangedRows>,
+    /// Checked in the same transaction; if one does not hold, nothing is written.
+    pub only_if: Vec<UnchangedRows>,
     /// Only try it: everything is checked, and nothing written.
     pub dry_run: bool,
 }
@@ -93,12 +96,15 @@ pub enum Change {
         expires_at: Option<String>,
         /// Whether it denies.
         mode: BanMode,
+        /// Where it applies, as JSON; `None`: everywhere.
+        applies_to: Option<String>,
         /// Write nothing if a row allows exactly this prefix.
         unless_allowed: bool,
     },
-    /// Remove every row with status `banned` or `watched` that means one of these prefixes, in any spelling.
+    /// Remove every row with status `banned` or `watched` that means one of these prefixes, in any spelling. Of bans
+    /// that apply at some hostnames or routes only these rows.
     Unban {
-        /// Keys of the prefixes, canonical or raw.
+        /// Keys of the prefixes, canonical or raw, and of rows of `scoped_bans`.
         keys: Vec<String>,
     },
     /// Make bans in shadow deny: of a source's row, those of other sources are released.
@@ -125,6 +131,8 @@ pub enum Change {
     /// What came of fetching a source of bans, if its document is still the one by which it was fetched. Only
     /// another set is audited.
     SourceFetched(Arc<FetchedSource>),
+    /// Remove what sources of bans had that have no document.
+    ForgetSources,
     /// Insert or replace a document; `created_at` of an existing row stays.
     PutDocument {
         /// Its kind.
@@ -144,6 +152,15 @@ pub enum Change {
         name: String,
         /// Checked in the same transaction; if it does not hold, nothing is written.
         only_if: Option<Unchanged>,
+    },
+    /// A step of a rollout's run.
+    StepRollout(Arc<RolloutStep>),
+    /// What became of a try to send a notice of a rollout. It is not audited.
+    NoteNoticeTry {
+        /// [`NewNotice::id`](super::NewNotice::id).
+        id: String,
+        /// What became of it.
+        tried: NoticeTry,
     },
     /// Set these flags, and no others.
     SetFlags {
@@ -191,7 +208,7 @@ impl Change {
     #[must_use]
     pub fn unbanned(&self) -> Vec<Prefix> {
         match self {
-            Self::Unban { keys } => keys.iter().filter_map(|key| key.parse().ok()).collect(),
+            Self::Unban { keys } => keys.iter().filter_map(|key| prefix_of_key(key)).collect(),
             Self::All { changes, .. } => changes.iter().flat_map(Self::unbanned).collect(),
             _ => Vec::new(),
         }
@@ -227,6 +244,18 @@ pub struct Author {
     pub request_id: Option<Arc<str>>,
     /// The request's `Idempotency-Key`, which is kept in the transaction of its change.
     pub key: Option<Arc<IdempotencyKey>>,
+    /// The token that let the request in. A change is committed only if it still does: the store asks in the
+    /// transaction of the change. `None`: the author is no request.
+    pub token: Option<Arc<AuthorToken>>,
+}
+
+/// A token as it was when it let a request in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AuthorToken {
+    /// [`TokenRow::hash`].
+    pub hash: String,
+    /// [`TokenRow::role`].
+    pub role: String,
 }
 
 /// The author of what other programs wrote.
@@ -242,9 +271,12 @@ pub const RULES: &str = "auto-bans/";
 
 impl From<&str> for Author {
     fn from(name: &str) -> Self {
-        Self { name: name.into(), address: None, request_id: None, key: None }
+        Self { name: name.into(), address: None, request_id: None, key: None, token: None }
     }
 }
+
+/// What the authors of a rollout's own steps begin with: the rollout's name follows.
+pub const ROLLOUTS: &str = "rollouts/";
 
 /// Result of a commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

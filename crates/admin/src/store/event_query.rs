@@ -4,7 +4,27 @@ use std::ops::RangeInclusive;
 
 use serde::Serialize;
 use tidegate_policy::address::Prefix;
+use tidegate_policy::check::Check;
+use tidegate_policy::wire::event::Mismatch;
 use utoipa::ToSchema;
+
+/// Which differences of checks in shadow; `None`: any.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MismatchFilter {
+    /// Of this check.
+    pub check: Option<Check>,
+    /// Whether the gateway's tables were only behind the database.
+    pub lagging: Option<bool>,
+}
+
+impl MismatchFilter {
+    /// Whether it lets a difference pass.
+    #[must_use]
+    pub fn matches(&self, found: &Mismatch) -> bool {
+        self.check.is_none_or(|check| check == found.check)
+            && self.lagging.is_none_or(|lagging| lagging == found.is_lagging())
+    }
+}
 
 /// Which events; `None`: any.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -31,10 +51,14 @@ pub struct EventFilter {
     pub would_deny: Option<String>,
     /// [`EventRow::would_deny_rule`].
     pub would_deny_rule: Option<String>,
+    /// One of the names in [`EventRow::ban_source`].
+    pub ban_source: Option<String>,
     /// [`EventRow::method`], whatever its case.
     pub method: Option<String>,
     /// [`EventRow::host`], whatever its case; without a port it stands for any port.
     pub host: Option<String>,
+    /// Of which a check in shadow differed so.
+    pub mismatch: Option<MismatchFilter>,
 }
 
 /// An event as it is stored: `docs/API.md`, "The table `traffic_events`".
@@ -61,9 +85,11 @@ pub struct EventRow {
     pub shadow_limit: Option<String>,
     pub would_deny: Option<String>,
     pub would_deny_rule: Option<String>,
+    pub ban_source: Option<String>,
     pub status: Option<u16>,
     pub duration_ms: Option<f64>,
     pub upstream_ms: Option<f64>,
+    pub gate_ms: Option<f64>,
     pub bytes_in: Option<u64>,
     pub bytes_out: Option<u64>,
     pub user_agent: Option<String>,

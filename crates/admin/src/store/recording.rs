@@ -1,8 +1,18 @@
 //! Posts of recorders, and what is counted of them.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use tidegate_policy::check::PerCheck;
-use tidegate_policy::wire::event::{Batch, DroppedRange, SourceReport, VmId};
+use tidegate_policy::wire::event::{Batch, DroppedRange, SourceReport, TrafficEvent, VmId};
 use tidegate_policy::wire::sync::Gateway;
+
+/// An event's identity: its source, and its number there.
+pub type EventId = (VmId, u64);
+
+/// By event, whose lists have the ban that denied its request, or would have in shadow, with commas between the
+/// names. Of a ban by hand there is nothing.
+pub type BanSources = HashMap<EventId, Arc<str>>;
 
 /// One post of a recorder: decoded batches, and reports about their sources.
 #[derive(Clone, Debug)]
@@ -19,6 +29,15 @@ pub struct Append {
     pub recorder: RecorderFigures,
     /// The gateway's Envoy does not tell it of requests that reach no filter.
     pub untold: bool,
+    /// Whose lists have the bans that its events name. Gateways do not know it.
+    pub ban_sources: BanSources,
+}
+
+impl Append {
+    /// Whose lists have the ban that denied the request of `event`, or would have in shadow.
+    pub(super) fn ban_source(&self, source: VmId, event: &TrafficEvent) -> Option<&str> {
+        self.ban_sources.get(&(source, event.number)).map(|names| &**names)
+    }
 }
 
 /// Bytes that a process can hold, at most.
@@ -139,6 +158,8 @@ pub struct RecordingCounts {
     pub pending: u64,
     /// Numbered, neither stored nor dropped, will not arrive.
     pub lost: u64,
+    /// Those of [`Self::lost`], and those whose VM's later numbers are stored, so that they are late at least.
+    pub missing: u64,
     /// Given up by worker or recorder, by reason.
     pub dropped: Vec<(&'static str, u64)>,
     /// Events received twice.
@@ -170,4 +191,13 @@ pub struct RecordingCounts {
     pub checks: PerCheck<CheckCounts>,
     /// As the recorders last reported.
     pub recorder: RecorderFigures,
+}
+
+impl RecordingCounts {
+    /// Whether all numbers are known that gateways gave; `silent`: gateways with VMs that have not ended, as far as is
+    /// known, and that are not heard of. What these numbered since their last post is not known.
+    #[must_use]
+    pub fn is_exact(&self, silent: usize) -> bool {
+        self.unclosed == 0 && silent == 0 && !self.untold
+    }
 }

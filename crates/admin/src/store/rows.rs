@@ -1,8 +1,10 @@
 //! Rows of the tables that people write, unchecked, and what changed in them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use tidegate_policy::address::Prefix;
 
 use super::tables::{PerDocumentKind, StoreTable};
 
@@ -26,6 +28,68 @@ pub struct IpRow {
     /// Whose lists have it, with commas between the names; `None`: it was banned by hand.
     #[serde(default)]
     pub source: Option<String>,
+}
+
+/// A row of `scoped_bans`, unchecked: a ban that applies at some hostnames or routes only.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ScopedBanRow {
+    /// The address or block in canonical form.
+    pub ip: String,
+    /// Where it applies, as JSON.
+    pub applies_to: String,
+    /// Whose it is: a list's name, or `auto.` and a rule's; empty: it was banned by hand.
+    pub source: String,
+    /// `banned`, `watched`, or any other text written by SQL.
+    pub status: String,
+    /// The operator's reason.
+    pub reason: Option<String>,
+    /// UTC, as text.
+    pub created_at: Option<String>,
+    /// UTC, as text.
+    pub updated_at: Option<String>,
+    /// UTC, as text; `None`: never.
+    pub expires_at: Option<String>,
+}
+
+impl ScopedBanRow {
+    /// Its key as the change log has it.
+    #[must_use]
+    pub fn key(&self) -> String {
+        ScopedBanKey { ip: &self.ip, source: &self.source, applies_to: &self.applies_to }.to_string()
+    }
+}
+
+/// The key of a row of `scoped_bans`. As a text its parts have a space between them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ScopedBanKey<'k> {
+    /// [`ScopedBanRow::ip`].
+    pub ip: &'k str,
+    /// [`ScopedBanRow::source`].
+    pub source: &'k str,
+    /// [`ScopedBanRow::applies_to`].
+    pub applies_to: &'k str,
+}
+
+impl<'k> ScopedBanKey<'k> {
+    /// Reads the text; `None`: it is no such key.
+    #[must_use]
+    pub fn read(text: &'k str) -> Option<Self> {
+        let (ip, rest) = text.split_once(' ')?;
+        let (source, applies_to) = rest.split_once(' ')?;
+        Some(Self { ip, source, applies_to })
+    }
+}
+
+impl fmt::Display for ScopedBanKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.ip, self.source, self.applies_to)
+    }
+}
+
+/// The prefix of a ban, by the key of its row: a spelling of the prefix, or a [`ScopedBanKey`].
+#[must_use]
+pub fn prefix_of_key(key: &str) -> Option<Prefix> {
+    key.split(' ').next()?.parse().ok()
 }
 
 /// A row of a table of named documents, unchecked.
@@ -77,6 +141,8 @@ pub struct SourceSetRow {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum FormerRow {
+    /// Of `scoped_bans`. Of these two it has more fields that must be there, so it is tried first.
+    Scoped(ScopedBanRow),
     /// Of `ip_monitor`.
     Ip(IpRow),
     /// Of a table of documents.
@@ -95,6 +161,8 @@ pub struct StoredRows {
     pub seq: u64,
     /// Rows of `ip_monitor`, if asked for.
     pub ips: Vec<IpRow>,
+    /// Rows of `scoped_bans`, if asked for.
+    pub scoped: Vec<ScopedBanRow>,
     /// Rows of `flags`, if asked for.
     pub flags: Vec<FlagRow>,
     /// The row of `geo_countries`, if asked for.
@@ -112,6 +180,8 @@ pub struct StoredRows {
 pub struct ChangedRows {
     /// Of `ip_monitor`.
     pub ips: Vec<(String, Option<IpRow>)>,
+    /// Of `scoped_bans`.
+    pub scoped: Vec<(String, Option<ScopedBanRow>)>,
     /// Of `flags`.
     pub flags: Vec<(String, Option<FlagRow>)>,
     /// Of `geo_countries`; the outer `None`: nothing changed there.
@@ -130,6 +200,7 @@ impl ChangedRows {
     pub fn has(&self, table: StoreTable) -> bool {
         match table {
             StoreTable::Ip => !self.ips.is_empty(),
+            StoreTable::ScopedBans => !self.scoped.is_empty(),
             StoreTable::Flags => !self.flags.is_empty(),
             StoreTable::Countries => self.countries.is_some(),
             StoreTable::SourceSets => !self.source_sets.is_empty(),
@@ -140,6 +211,17 @@ impl ChangedRows {
 
 /// Why all tables must be read again after a large import, which is nothing unusual.
 pub const IMPORTED: &str = "a large import of bans was committed";
+
+/// The rows of some addresses at one moment.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct AddressRows {
+    /// The newest `seq` then.
+    pub seq: u64,
+    /// Of `ip_monitor`.
+    pub ips: Vec<IpRow>,
+    /// Of `scoped_bans`.
+    pub scoped: Vec<ScopedBanRow>,
+}
 
 /// What happened since a `seq`.
 #[derive(Clone, Debug)]

@@ -42,9 +42,14 @@ mod queue;
 mod ranges;
 mod readers;
 mod recording_stats;
+mod rollout_figures;
+mod rollouts;
 mod rollups;
 mod rows;
 mod schema;
+mod scoped_bans;
+mod scoped_import;
+mod slice_clock;
 mod space_saving;
 #[cfg(test)]
 mod tests;
@@ -66,14 +71,15 @@ use tidegate_author::AutoBan;
 use tidegate_policy::check::PerCheck;
 use tidegate_policy::wire::event::{OpenEvent, VmId};
 use tidegate_policy::wire::sync::Gateway;
+use tidegate_rollout::figures::StageFigures;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
 
 use super::{
-    AddressCount, Append, Appended, AuditAnchor, AuditCheck, AuditFilter, AuditRow, Author, BanImport,
-    Change, Changes, CheckCounts, CommitOptions, Committed, EventFilter, EventPage, EventPosition, EventTail,
-    FormerRows, ImportCounts, IpRow, KeptRequest, PathsAnswer, RecordingCounts, Restored, RestoredTable,
-    SourceState, StatsFilter, Store, StoreError, StoreHealth, StoreTable, StoredRows, TableStore,
-    TimelinePoint, TokenRow, TopOf, TopValue, time_text,
+    AddressCount, AddressRows, Append, Appended, AuditAnchor, AuditCheck, AuditFilter, AuditRow, Author,
+    BanImport, Change, Changes, CheckCounts, CommitOptions, Committed, EventFilter, EventPage, EventPosition,
+    EventTail, FormerRows, ImportCounts, KeptRequest, PathsAnswer, RecordingCounts, Restored, RestoredTable,
+    RolloutRows, SourceState, StatsFilter, Store, StoreError, StoreHealth, StoreTable, StoredRows,
+    TableStore, TimelinePoint, TokenRow, TopOf, TopValue, WaitingNotice, time_text,
 };
 use crate::auto_bans::AutoBans;
 use append::AppendJob;
@@ -336,7 +342,7 @@ impl TableStore for SqliteStore {
             .await
     }
 
-    async fn ip_rows(&self, keys: Vec<String>) -> Result<(u64, Vec<IpRow>), StoreError> {
+    async fn ip_rows(&self, keys: Vec<String>) -> Result<AddressRows, StoreError> {
         self.readers
             .read(&self.database, "rows of addresses", move |conn| ip_monitor::rows(conn, &keys))
             .await
@@ -501,6 +507,27 @@ impl Store for SqliteStore {
         let (alive, recorder) = self.database.gateway_reports.totals();
         let last_refused = self.database.gateway_reports.refused();
         Ok(RecordingCounts { alive, recorder, last_refused, ..counts })
+    }
+
+    async fn rollouts(&self) -> Result<RolloutRows, StoreError> {
+        self.readers.read(&self.database, "rollouts", rollouts::rows).await
+    }
+
+    async fn stage_figures(&self, name: &str, run: u64, number: u32) -> Result<StageFigures, StoreError> {
+        let name = name.to_owned();
+        let database = Arc::clone(&self.database);
+        let read = move |conn: &Connection| {
+            rollout_figures::figures(conn, &database.slice_clock, &name, (run, number))
+        };
+        self.readers.read(&self.database, "rollouts", read).await
+    }
+
+    async fn active_rollout(&self) -> Result<RolloutRows, StoreError> {
+        self.readers.read(&self.database, "rollouts", rollouts::active_row).await
+    }
+
+    async fn next_notices(&self) -> Result<Vec<WaitingNotice>, StoreError> {
+        self.readers.read(&self.database, "rollouts", rollouts::next_notices).await
     }
 
     async fn covers(&self, source: VmId, number: u64) -> Result<bool, StoreError> {

@@ -1,6 +1,6 @@
 //! Questions about statistics, and their answers.
 
-use super::histogram::HistogramSum;
+use tidegate_statistics::histogram::HistogramSum;
 
 /// Which requests.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -13,6 +13,12 @@ pub struct StatsFilter {
     pub route: Option<String>,
     /// To this host, without a port; `None`: any.
     pub host: Option<String>,
+    /// Of this path template; `None`: any.
+    pub template: Option<String>,
+    /// With this method, as [`PathStats::method`]; `None`: any.
+    pub method: Option<String>,
+    /// Whether all requests of a route are counted as one path, without template and method.
+    pub by_route: bool,
 }
 
 /// Requests of one kind, and what they took.
@@ -36,6 +42,8 @@ pub struct RequestStats {
     pub duration: HistogramSum,
     /// What lies behind the gate took, microseconds.
     pub upstream: HistogramSum,
+    /// What they waited for the gate, microseconds.
+    pub gate: HistogramSum,
 }
 
 impl RequestStats {
@@ -52,6 +60,7 @@ impl RequestStats {
         self.cached = self.cached.saturating_add(other.cached);
         self.duration.add_sum(&other.duration);
         self.upstream.add_sum(&other.upstream);
+        self.gate.add_sum(&other.gate);
     }
 }
 
@@ -92,6 +101,10 @@ pub struct TimelinePoint {
     pub checked: u64,
     /// [`RequestStats::cached`].
     pub cached: u64,
+    /// [`RequestStats::duration`].
+    pub duration: HistogramSum,
+    /// [`RequestStats::gate`].
+    pub gate: HistogramSum,
 }
 
 /// Names of verdicts, as in [`EventRow::verdict`](super::EventRow::verdict).
@@ -120,6 +133,10 @@ pub enum TopOf {
     LimitedClient,
     /// What entries in shadow would have denied: [`would_deny_value`].
     WouldDeny,
+    /// The country of a client that was denied, a blank, and the reason.
+    DeniedCountry,
+    /// The source of bans whose list has the ban in shadow that would have denied.
+    ShadowSource,
 }
 
 /// A value of [`TopOf::WouldDeny`]: the reason of the denial, a blank, and the entry in shadow.
@@ -130,7 +147,7 @@ pub fn would_deny_value(reason: &str, entry: &str) -> String {
 
 impl TopOf {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Ip,
         Self::Country,
         Self::Path,
@@ -141,6 +158,8 @@ impl TopOf {
         Self::ShadowLimit,
         Self::LimitedClient,
         Self::WouldDeny,
+        Self::DeniedCountry,
+        Self::ShadowSource,
     ];
 
     /// The name in the database, and of those that can be asked for in the API.
@@ -157,6 +176,8 @@ impl TopOf {
             Self::ShadowLimit => "shadow_limit",
             Self::LimitedClient => "limited_client",
             Self::WouldDeny => "would_deny",
+            Self::DeniedCountry => "denied_country",
+            Self::ShadowSource => "shadow_source",
         }
     }
 }

@@ -22,11 +22,13 @@ pub enum DocumentKind {
     AutoBan,
     /// A source of bans: where a list of addresses is.
     Source,
+    /// A rollout: flags in stages, with gates. Of these no table of gateways is made.
+    Rollout,
 }
 
 impl DocumentKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Route,
         Self::GeoRule,
         Self::Backend,
@@ -35,6 +37,7 @@ impl DocumentKind {
         Self::Page,
         Self::AutoBan,
         Self::Source,
+        Self::Rollout,
     ];
 
     /// The names in the audit and of the table.
@@ -49,6 +52,7 @@ impl DocumentKind {
             Self::AutoBan => ("auto-ban", "auto_bans"),
             // `sources` is the ledger's table of those who number events.
             Self::Source => ("source", "ban_sources"),
+            Self::Rollout => ("rollout", "rollouts"),
         }
     }
 
@@ -64,7 +68,10 @@ impl DocumentKind {
 pub enum StoreTable {
     /// `ip_monitor`.
     Ip,
-    /// `routes`, `geo_rules`, `backends`, `limits`, `listeners`, `pages`, `auto_bans`, `ban_sources`.
+    /// `scoped_bans`: bans that apply at some hostnames or routes only.
+    ScopedBans,
+    /// `routes`, `geo_rules`, `backends`, `limits`, `listeners`, `pages`, `auto_bans`, `ban_sources`,
+    /// `rollouts`.
     Documents(DocumentKind),
     /// `flags`.
     Flags,
@@ -76,7 +83,7 @@ pub enum StoreTable {
 
 impl StoreTable {
     /// How many there are.
-    pub const COUNT: usize = DocumentKind::ALL.len() + 4;
+    pub const COUNT: usize = DocumentKind::ALL.len() + 5;
 
     /// Those of documents.
     pub const DOCUMENTS: [Self; DocumentKind::ALL.len()] = {
@@ -100,6 +107,7 @@ impl StoreTable {
         all[at + 1] = Self::Flags;
         all[at + 2] = Self::Countries;
         all[at + 3] = Self::SourceSets;
+        all[at + 4] = Self::ScopedBans;
         all
     };
 
@@ -108,6 +116,7 @@ impl StoreTable {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ip => "ip_monitor",
+            Self::ScopedBans => "scoped_bans",
             Self::Flags => "flags",
             Self::Countries => "geo_countries",
             Self::SourceSets => "ban_source_sets",
@@ -115,13 +124,39 @@ impl StoreTable {
         }
     }
 
-    /// The column of its only unique key.
+    /// The columns of its only unique key.
     #[must_use]
-    pub const fn key_column(self) -> &'static str {
+    pub const fn key_columns(self) -> &'static [&'static str] {
         match self {
-            Self::Ip => "ip",
-            Self::Countries => "id",
-            Self::Flags | Self::SourceSets | Self::Documents(_) => "name",
+            Self::Ip => &["ip"],
+            // The first two have no space.
+            Self::ScopedBans => &["ip", "source", "applies_to"],
+            Self::Countries => &["id"],
+            Self::Flags | Self::SourceSets | Self::Documents(_) => &["name"],
+        }
+    }
+
+    /// SQL for the key of the row `row` as one value: with spaces between its columns.
+    #[must_use]
+    pub fn key_of(self, row: &str) -> String {
+        let columns: Vec<String> =
+            self.key_columns().iter().map(|column| format!("{row}.{column}")).collect();
+        match columns.as_slice() {
+            [column] => column.clone(),
+            columns => format!("({})", columns.join(" || ' ' || ")),
+        }
+    }
+
+    /// SQL for the condition that the row `row` is the one with the key `key`. It uses the index of the key.
+    #[must_use]
+    pub fn has_key(self, row: &str, key: &str) -> String {
+        match self.key_columns() {
+            [column] => format!("{row}.{column} = {key}"),
+            columns => {
+                let first = columns.first().copied().unwrap_or_default();
+                let all = self.key_of(row);
+                format!("{row}.{first} = substr({key}, 1, instr({key}, ' ') - 1) AND {all} = {key}")
+            }
         }
     }
 }

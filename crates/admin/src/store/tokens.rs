@@ -1,5 +1,7 @@
 //! Stored tokens.
 
+use super::time_text;
+
 /// A stored token, without its secret: only the hash is stored.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TokenRow {
@@ -22,6 +24,12 @@ pub struct TokenRow {
 }
 
 impl TokenRow {
+    /// When it ends, in milliseconds since the Unix epoch. An end that cannot be read has passed.
+    #[must_use]
+    pub fn ends_ms(&self) -> Option<i64> {
+        self.expires_at.as_deref().map(|end| time_text::to_ms(end).unwrap_or(0))
+    }
+
     /// The beginning of the hash, which tells tokens of one name apart and is no secret.
     #[must_use]
     pub fn id(&self) -> &str {

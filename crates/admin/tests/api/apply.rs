@@ -50,6 +50,11 @@ kind: Ban
 metadata: {name: 2001:db8::/32}
 ---
 apiVersion: tidegate.dev/v1
+kind: Ban
+metadata: {name: 9.9.8.0/24}
+spec: {reason: tried, mode: shadow}
+---
+apiVersion: tidegate.dev/v1
 kind: AllowListEntry
 metadata: {name: 203.0.113.7}
 spec: {reason: ours}
@@ -89,7 +94,7 @@ async fn what_is_exported_makes_an_empty_service_equal() {
     assert_eq!(tables(&other).await, wanted, "{yaml}");
     desk.tidegate("export", &["all", "--dir", "out"]).await.done();
     let diff = desk.tidegate("diff", &["-R", "-f", "out", "--prune"]).await;
-    assert!(diff.err.contains("created: 0, configured: 0, unchanged: 12"), "{diff:?}");
+    assert!(diff.err.contains("created: 0, configured: 0, unchanged: 13"), "{diff:?}");
     assert_eq!(diff.done(), "");
 
     desk.file("list.txt", "192.0.2.1\n");
@@ -107,10 +112,52 @@ async fn what_is_exported_makes_an_empty_service_equal() {
     let empty = Desk::new(&other).tidegate("export", &["bans", "--format", "sql"]).await.done();
     other.sql(&empty);
     let csv = desk.tidegate("export", &["bans", "--format", "csv"]).await.done();
-    assert!(csv.starts_with("ip,reason,source,since,until\n192.0.2.1,,mine,20"), "{csv}");
+    assert!(csv.starts_with("ip,reason,source,since,until,applies_to\n192.0.2.1,,mine,20"), "{csv}");
     assert!(csv.contains("\n203.0.113.0/24,it's a scraper,,20"), "{csv}");
     let refused = desk.tidegate("export", &["bans", "flags", "--format", "csv"]).await.failed();
     assert!(refused.contains("one kind only"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_force_against_a_guard_is_exported_with_force() {
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    for (what, prefix) in
+        [("allow", "203.0.113.0/24"), ("allow", "64.0.0.0/2"), ("ban", "203.0.113.9"), ("ban", "127.0.0.1")]
+    {
+        desk.tidegate(what, &[prefix, "--force"]).await.done();
+    }
+    desk.tidegate("ban", &["192.0.2.1"]).await.done();
+    // Another program's: `apply` takes one document of a prefix.
+    desk.tidegate("allow", &["192.0.2.50"]).await.done();
+    service.sql("INSERT INTO ip_monitor (ip, status) VALUES ('192.0.2.50/32', 'banned')");
+    let export = desk.tidegate("export", &["bans", "allow-list"]).await;
+    assert!(export.err.contains("the allow list has the same: 1"), "{export:?}");
+    let yaml = export.done();
+    let forced: Vec<&str> = yaml.split("---\n").filter(|one| one.contains("force: true")).collect();
+    let named = |name: &str| forced.iter().any(|one| one.contains(&format!("name: {name}\n")));
+    assert!(forced.len() == 3 && ["203.0.113.9", "127.0.0.1", "64.0.0.0/2"].into_iter().all(named), "{yaml}");
+    let here = run(desk.command("apply", &["-f", "-"]), &yaml).await.done();
+    assert!(here.lines().all(|line| line.ends_with(" unchanged")), "{here}");
+    let other = TestService::start().await;
+    let there = run(Desk::new(&other).command("apply", &["-f", "-"]), &yaml).await.done();
+    assert!(there.lines().all(|line| line.ends_with(" created")), "{there}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_that_would_mean_nothing_is_refused() {
+    let service = TestService::start().await;
+    for (kind, metadata, pointer) in [
+        ("Ban", json!({"name": "192.0.2.1", "namespace": "a"}), "/documents/0/metadata/namespace"),
+        ("GeoRule", json!({"name": "eu", "nmae": "a"}), "/documents/0/metadata/nmae"),
+        ("Flags", json!({"name": "a"}), "/documents/0/metadata/name"),
+    ] {
+        let document = json!({"kind": kind, "metadata": metadata, "spec": {}});
+        let refused = service.post("/api/admin/apply", json!({"documents": [document]}).to_string()).await;
+        refused.wrong_field(422, "invalid_field", pointer, "unknown_field");
+    }
+    let labelled = json!({"kind": "Flags", "metadata": {"labels": {"team": "a"}}, "spec": {}});
+    service.post("/api/admin/apply", json!({"documents": [labelled]}).to_string()).await.ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,10 +178,30 @@ async fn of_thirty_files_one_is_wrong_and_nothing_is_applied() {
     assert!(refused.err.contains("rules/17.yaml:8: document 1: /spec/countries/1: "), "{refused:?}");
     assert_eq!((refused.out.as_str(), refused.code), ("", Some(2)), "{refused:?}");
     assert_eq!(service.tables().await, before);
-    // What only the whole of them shows is said when each by itself is right.
+    // What cannot be read is told with what the service says of the others, in the order of the files.
+    desk.file("rules/03.yaml", "kind: GeoRule\nmetadata: {name: r3}\nspec:\n  mode: [deny\n  countries:\n");
+    std::fs::write(desk.dir.path().join("rules/25.yaml"), b"kind: GeoRule\n# f\xfcr\n").unwrap();
+    let refused = desk.tidegate("apply", &["-f", "rules", "-f", "gone.yaml"]).await;
+    let told: Vec<&str> = refused.err.lines().skip(1).collect();
+    for (line, beginning) in told.iter().zip([
+        "rules/03.yaml:5: document 1: ",
+        "rules/17.yaml:8: document 1: /spec/countries/1: ",
+        "rules/25.yaml",
+        "rules/a.yaml:4: document 1: /spec/parentRefs/0",
+        "cannot read gone.yaml",
+    ]) {
+        assert!(line.contains(beginning), "{beginning}: {refused:?}");
+    }
+    assert_eq!((told.len(), refused.code), (5, Some(2)), "{refused:?}");
+    assert_eq!(service.tables().await, before);
+    for name in ["rules/03.yaml", "rules/25.yaml"] {
+        std::fs::remove_file(desk.dir.path().join(name)).unwrap();
+    }
+    // What only the whole of them shows is said with the rest.
     desk.file("rules/17.yaml", "apiVersion: tidegate.dev/v1\nkind: Ban\nmetadata: {name: 127.0.0.1}\n");
     let refused = desk.tidegate("apply", &["-f", "rules"]).await.failed();
     assert!(refused.contains("rules/17.yaml:") && refused.contains("(protected_network)"), "{refused}");
+    assert!(refused.contains("rules/a.yaml:4: document 1: /spec/parentRefs/0/sectionName: "), "{refused}");
     let refused = desk.tidegate("apply", &["-f", "rules", "--force"]).await.failed();
     assert!(refused.contains("rules/a.yaml:4: document 1: /spec/parentRefs/0/sectionName: "), "{refused}");
     assert_eq!(service.tables().await, before);
@@ -198,7 +265,7 @@ async fn what_came_to_a_kind_that_was_empty_is_pruned_by_its_export() {
     assert!(one.err.contains("removed: 1") && one.code == Some(1), "{one:?}");
     let said = desk.tidegate("apply", &["-R", "-f", "out", "--prune"]).await.done();
     let removed = said.lines().filter(|line| line.ends_with(" removed")).count();
-    assert_eq!((removed, said.lines().count()), (9, 12), "{said}");
+    assert_eq!((removed, said.lines().count()), (10, 13), "{said}");
     let left = service.get("/api/admin/ip-monitor").await.ok();
     assert_eq!(each(&left["items"], |entry| entry["ip"].as_str().unwrap()), ["192.0.2.1"], "a list's");
     let wrong = json!({"documents": [], "kinds": ["Flags"]});
@@ -332,6 +399,58 @@ async fn what_will_be_allowed_is_banned_with_force_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_ban_goes_into_shadow_and_back_by_its_document() {
+    let service = TestService::start().await;
+    let in_mode = |mode: &str| {
+        let mut ban = entry("Ban", "203.0.113.0/24");
+        ban["spec"] = json!({"reason": "r", "mode": mode});
+        ban
+    };
+    let rows = || service.column::<String>("SELECT ip || ' ' || status FROM ip_monitor ORDER BY ip");
+    for (mode, outcome, status) in [
+        ("shadow", "created", "watched"),
+        ("shadow", "unchanged", "watched"),
+        ("enforce", "configured", "banned"),
+        ("enforce", "unchanged", "banned"),
+        ("shadow", "configured", "watched"),
+    ] {
+        let shown = apply(&service, "dry_run=true", &[in_mode(mode)]).await.ok();
+        let done = apply(&service, "", &[in_mode(mode)]).await.ok();
+        assert_eq!(
+            (&done["results"][0]["outcome"], &shown["results"][0]["outcome"]),
+            (&json!(outcome), &json!(outcome))
+        );
+        assert_eq!(rows(), [format!("203.0.113.0/24 {status}")]);
+        let after = &shown["results"][0]["after"]["spec"];
+        assert_eq!(after["mode"] == "shadow", outcome != "unchanged" && mode == "shadow", "{shown}");
+    }
+    // Another spelling that denies, as another program may write it, goes with it.
+    service.sql("INSERT INTO ip_monitor (ip, status) VALUES ('203.0.113.9/24', 'banned')");
+    until("the feed has it", async || {
+        let said = service.get("/api/admin/ip-monitor/203.0.113.7").await.ok();
+        (said["status"] == "banned").then_some(())
+    })
+    .await;
+    let done = apply(&service, "", &[in_mode("shadow")]).await.ok();
+    assert_eq!(
+        (&done["results"][0]["outcome"], rows()),
+        (&json!("configured"), vec!["203.0.113.0/24 watched".to_owned()])
+    );
+    apply(&service, "prune=true", &[entry("Ban", "192.0.2.1")]).await.ok();
+    assert_eq!(rows(), ["192.0.2.1 banned"]);
+    let mut allowed = entry("AllowListEntry", "192.0.2.7");
+    allowed["spec"] = json!({"mode": "shadow"});
+    apply(&service, "", &[allowed]).await.wrong_field(
+        422,
+        "invalid_field",
+        "/documents/0/spec/mode",
+        "unknown_field",
+    );
+    let refused = apply(&service, "", &[in_mode("off")]).await;
+    refused.wrong_field(422, "invalid_field", "/documents/0/spec/mode", "invalid");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_lists_have_is_not_pruned_and_no_more_than_a_call_may_remove() {
     let service = TestService::start().await;
     let list = |from: u32, count: u32| -> String {
@@ -347,4 +466,129 @@ async fn what_lists_have_is_not_pruned_and_no_more_than_a_call_may_remove() {
     let left = service.get("/api/admin/ip-monitor").await.ok();
     let left = each(&left["items"], |one| one["ip"].as_str().unwrap());
     assert_eq!(left, ["9.0.0.0", "9.0.0.1", "9.0.0.2", "203.0.113.7"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_never_pruned() {
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    let rule = |name: &str| {
+        format!(
+            "apiVersion: tidegate.dev/v1\nkind: GeoRule\nmetadata: {{name: {name}}}\nspec: {{mode: deny, countries: [DE]}}\n"
+        )
+    };
+    desk.file("rules/a.yaml", &rule("a"));
+    desk.file("rules/b.yaml", &rule("b"));
+    desk.tidegate("apply", &["-f", "rules"]).await.done();
+    let before = service.tables().await;
+    let utf_16: Vec<u8> =
+        format!("\u{feff}{}", rule("b")).encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (bytes, why) in [
+        (utf_16, "rules/b.yaml: this is UTF-16"),
+        (
+            rule("b").replace("GeoRule", "GeoRuel").into_bytes(),
+            "rules/b.yaml:1: document 1: is of kind GeoRuel",
+        ),
+        (rule("b").replace("kind", "Kind").into_bytes(), "rules/b.yaml:1: document 1: has no kind (b)"),
+        (b"{{ include rules }}: [".to_vec(), "rules/b.yaml:1: document 1: "),
+    ] {
+        std::fs::write(desk.dir.path().join("rules/b.yaml"), bytes).unwrap();
+        for (command, dry_run) in [("apply", None), ("apply", Some("--dry-run")), ("geo-rules", None)] {
+            let mut args = vec!["-f", "rules", "--prune"];
+            args.extend(dry_run);
+            if command == "geo-rules" {
+                args.insert(0, "apply");
+            }
+            let refused = desk.tidegate(command, &args).await;
+            assert!(refused.err.contains(why) && refused.code == Some(2), "{why}: {refused:?}");
+        }
+    }
+    assert_eq!(service.tables().await, before);
+    // Without pruning it is another program's, and named.
+    let said = desk.tidegate("apply", &["-f", "rules"]).await;
+    assert!(said.err.contains("passed over, for it cannot be read: rules/b.yaml:1"), "{said:?}");
+    assert_eq!((said.out.as_str(), said.code), ("GeoRule/a unchanged\n", Some(0)), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_program_wrote_is_no_difference_to_its_export() {
+    let service = TestService::start().await;
+    let long = "x".repeat(1_001);
+    service.sql(&format!(
+        "INSERT INTO ip_monitor (ip, status, reason, expires_at) VALUES \
+         ('198.51.100.0/24', 'banned', 'over', '2020-01-01 00:00:00'), \
+         ('198.51.101.0/24', 'allowed', 'over', '2020-01-01 00:00:00'), \
+         ('203.0.113.9/24', 'banned', 'r', NULL), ('192.0.2.3', 'allowed', 'a', NULL), ('192.0.2.1', 'banned', '{long}', NULL)"
+    ));
+    let of = |kind: &str, name: &str, reason: &str| {
+        let mut entry = entry(kind, name);
+        entry["spec"] = json!({ "reason": reason });
+        entry
+    };
+    let export = [
+        of("Ban", "203.0.113.0/24", "r"),
+        of("Ban", "192.0.2.1", &long),
+        of("AllowListEntry", "192.0.2.3", "a"),
+    ];
+    let shown = apply(&service, "prune=true&dry_run=true", &export).await.ok();
+    let outcomes = each(&shown["results"], |one| one["outcome"].as_str().unwrap());
+    assert_eq!(outcomes, ["unchanged"; 3], "{shown}");
+    // Where it is not yet it is refused, with how long it is.
+    let refused = apply(&service, "", &[of("Ban", "192.0.2.2", &long)]).await;
+    let refused = refused.wrong_field(422, "invalid_field", "/documents/0/spec/reason", "too_long");
+    assert!(refused["errors"][0]["detail"].as_str().unwrap().contains("has 1001"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_that_is_wrong_is_said_at_once() {
+    let service = TestService::start().await;
+    let rule = |name: &str, spec: Value| json!({"kind": "GeoRule", "metadata": {"name": name}, "spec": spec});
+    let right = json!({"mode": "deny", "countries": ["DE"]});
+    let mut ban = entry("Ban", "1.2.3.4/33");
+    ban["spec"] = json!({"reason": "x".repeat(1_001), "mode": "off"});
+    let mut long = entry("Ban", "1.2.3.4/33");
+    long["spec"] = json!({"reason": "x".repeat(1_001)});
+    let mut version = rule("version", json!({"mode": "deny", "countries": ["Atlantis"]}));
+    version["apiVersion"] = json!("tidegate.dev/v7");
+    version["metadata"]["namespace"] = json!("a");
+    let mut route = json!({"apiVersion": "tidegate.dev/v1", "kind": "HTTPRoute", "metadata": {"name": "r"}});
+    route["spec"] = json!({"parentRefs": 5});
+    let documents = [
+        ban,
+        version,
+        entry("Ban", "203.0.113.0/24"),
+        entry("Ban", "203.0.113.9/24"),
+        json!({"kind": "GeoRuel"}),
+        json!({"kind": "GeoRule", "spec": {"mode": "perhaps"}}),
+        rule("late", json!({"mode": "deny", "countries": ["Atlantis"]})),
+        route,
+        long,
+        rule("right", right),
+    ];
+    let before = service.tables().await;
+    let refused = apply(&service, "prune=true&dry_run=true", &documents).await.problem(422, "invalid_field");
+    let mut pointers = each(&refused["errors"], |error| error["pointer"].as_str().unwrap());
+    pointers.sort_unstable();
+    assert_eq!(
+        pointers,
+        [
+            "/documents/0/metadata/name",
+            "/documents/0/spec/mode",
+            "/documents/1/apiVersion",
+            "/documents/1/metadata/namespace",
+            "/documents/1/spec/countries/0",
+            "/documents/3/metadata/name",
+            "/documents/4/kind",
+            "/documents/5/metadata/name",
+            "/documents/5/spec/countries",
+            "/documents/5/spec/mode",
+            "/documents/6/spec/countries/0",
+            "/documents/7/apiVersion",
+            "/documents/7/spec/parentRefs",
+            "/documents/8/metadata/name",
+            "/documents/8/spec/reason",
+        ],
+        "{refused}"
+    );
+    assert_eq!(service.tables().await, before);
 }

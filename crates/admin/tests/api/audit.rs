@@ -2,6 +2,7 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tidegate_admin::store::DocumentKind;
 
 use crate::command_line::Desk;
 use crate::test_process::{printed, tidegate};
@@ -90,6 +91,13 @@ async fn it_is_filtered_and_says_which_request_it_was() {
     let bans = found("kind=ban&actor=admin&name=9.9.9.9&since=1h").await;
     assert_eq!(bans.as_array().unwrap().len(), 1, "{bans:#}");
     has(&bans[0], json!({"request_id": "mine", "after": {"status": "banned"}}));
+    let names = |found: Value| each(&found, |entry| entry["kind"].as_str().unwrap().to_owned());
+    for several in ["kind=ban,unban", "kind=unban&kind=ban&since=1h", "kind=ban,unban,flag&until=0s"] {
+        assert_eq!(names(found(several).await), ["unban", "ban"], "{several}");
+    }
+    for bad in ["kind=", "kind=ban,,flag", "kind=ban&kind=bann"] {
+        service.get(&format!("{AUDIT}?{bad}")).await.problem(400, "invalid_parameter");
+    }
     for none in ["until=1h", "since=2100-01-01", "actor=sql", "kind=flag", "name=9.9.9.8"] {
         assert_eq!(found(none).await, json!([]), "{none}");
     }
@@ -140,4 +148,16 @@ async fn the_command_line_lists_it() {
     let names = each(&answer["items"], |entry| entry["name"].as_str().unwrap());
     assert_eq!(names.len(), 1_050);
     assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), 1_050);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_that_there_is_not_is_refused_with_those_that_there_are() {
+    let service = TestService::start().await;
+    let refused = service.get("/api/admin/audit?kind=bann").await.problem(400, "invalid_parameter");
+    let detail = refused["errors"][0]["detail"].as_str().unwrap();
+    let known = DocumentKind::ALL.map(DocumentKind::name);
+    assert!(["ban", "unban", "token"].iter().chain(&known).all(|kind| detail.contains(kind)), "{detail}");
+    for kind in known {
+        service.get(&format!("/api/admin/audit?kind={kind}")).await.ok();
+    }
 }

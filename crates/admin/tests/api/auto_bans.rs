@@ -198,6 +198,26 @@ async fn each_further_ban_is_longer_until_one_is_taken_back() {
     assert!(ruled.ends_in("192.0.2.1").await <= 3_601);
 }
 
+/// Unlike an unban of the API: what came since the ban counts, and the ban is remembered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ban_that_sql_lifts_is_followed_by_a_longer_one_after_what_is_left_to_the_threshold() {
+    let ruled = Ruled::start(json!({"ban": {"ttl": "1h", "factor": 4, "max_ttl": "10h"}})).await;
+    ruled.requests("192.0.2.1", 404, 3).await;
+    ruled.outcome("banned", 1).await;
+    ruled.requests("192.0.2.1", 404, 2).await;
+    ruled.service.sql("DELETE FROM ip_monitor WHERE ip = '192.0.2.1'");
+    until("it is lifted", async || (ruled.status("192.0.2.1").await["status"] == "none").then_some(())).await;
+    // Whoever comes after it was decided about by then.
+    ruled.requests("192.0.2.2", 404, 3).await;
+    ruled.outcome("banned", 2).await;
+    assert_eq!(ruled.status("192.0.2.1").await["status"], "none");
+    ruled.requests("192.0.2.1", 404, 1).await;
+    ruled.outcome("banned", 3).await;
+    assert_eq!(ruled.status("192.0.2.1").await["source"], "auto.logins");
+    let seconds = ruled.ends_in("192.0.2.1").await;
+    assert!((4 * 3_600 - 10..=4 * 3_600 + 1).contains(&seconds), "{seconds}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn other_bans_of_the_same_address_live_beside() {
     let ruled = Ruled::start(json!({})).await;
@@ -249,6 +269,15 @@ async fn there_may_be_so_many_rules() {
     let body = json!({"documents": [document]}).to_string();
     let refused = ruled.service.post("/api/admin/apply", body).await.problem(422, "invalid_field");
     assert_eq!(refused["errors"][0]["code"], "too_many");
+    assert_eq!(ruled.service.health_codes("reasons").await, [""; 0]);
+    // Other programs can write more, and the doctor says that they do nothing.
+    ruled.service.sql(
+        "INSERT INTO auto_bans SELECT 'z', document, created_at, updated_at FROM auto_bans WHERE name = 'r1'",
+    );
+    assert_eq!(ruled.service.health_codes("reasons").await, ["auto_bans_too_many"]);
+    let found = ruled.service.get("/api/admin/doctor").await.ok()["findings"].to_string();
+    assert!(found.contains("from `z` on"), "{found}");
+    ruled.service.sql("DELETE FROM auto_bans WHERE name = 'z'");
     let told =
         ruled.service.put_json(RULE, &rule(json!({"match": {"route": "login", "status": 401}}))).await.ok();
     assert!(told["warnings"][0].as_str().unwrap().contains("`login`"), "{told}");

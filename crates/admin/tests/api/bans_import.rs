@@ -201,6 +201,13 @@ async fn each_export_can_be_imported_again() {
     let other = TestService::start().await;
     other.sql(std::str::from_utf8(&sql.bytes).unwrap());
     assert_eq!(bans(&other), ["192.0.2.1 mine", "192.0.2.5", "198.51.100.99 mine", "2001:db8::/32 mine"]);
+    let reason = json!({"ip": "192.0.2.8", "reason": "one;\r\n.quit\u{0}'two'\n"});
+    service.post("/api/admin/ip/ban", reason.to_string()).await.ok();
+    let sql = service.get(&format!("{EXPORT}?format=sql")).await;
+    other.sql(std::str::from_utf8(&sql.bytes).unwrap());
+    let text = "SELECT hex(reason) FROM ip_monitor WHERE ip = '192.0.2.8'";
+    assert_eq!(other.column::<String>(text), [hex::encode_upper(reason["reason"].as_str().unwrap())]);
+    service.post("/api/admin/ip/unban", r#"{"ip": "192.0.2.8"}"#).await.ok();
     let mine = service.get(&format!("{EXPORT}?source=mine")).await;
     assert_eq!(mine.bytes, b"192.0.2.1\n198.51.100.99\n2001:db8::/32\n");
     assert_eq!(service.get(&format!("{EXPORT}?source=no&format=json")).await.ok(), json!([]));
@@ -296,6 +303,6 @@ async fn the_command_line_imports_and_exports() {
     assert!(desk.tidegate("bans", &["import", "list.gz"]).await.done().starts_with("1 added"));
     assert_eq!(desk.tidegate("bans", &["export"]).await.done(), "192.0.2.1\n192.0.2.7\n");
     let csv = desk.tidegate("bans", &["export", "--format", "csv", "--source", "mine"]).await.done();
-    assert!(csv.starts_with("ip,reason,source,since,until\n192.0.2.1,,mine,20"), "{csv}");
+    assert!(csv.starts_with("ip,reason,source,since,until,applies_to\n192.0.2.1,,mine,20"), "{csv}");
     assert!(desk.tidegate("bans", &["import", "nowhere.txt"]).await.failed().contains("nowhere.txt"));
 }

@@ -61,7 +61,12 @@ async fn a_body_that_is_no_object_is_refused_by_every_endpoint() {
             true => (400, "invalid_flag"),
             false => (422, "invalid_field"),
         };
+        // Where none is needed, `null` is none.
+        let takes_null = endpoint.about.body.as_ref().is_some_and(|body| body.is_optional);
         for body in ["[]", "[{}]", r#""text""#, "5", "true", "null"] {
+            if body == "null" && takes_null {
+                continue;
+            }
             service.ask(endpoint.method.clone(), &path, body).await.wrong_field(
                 status,
                 code,

@@ -27,8 +27,12 @@ async fn addresses_are_banned_allowed_and_listed() {
     );
     let list = desk.tidegate("bans", &["list"]).await.done();
     let rows: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[0], ["ADDRESS", "SINCE", "UNTIL", "REQUESTS", "SOURCE", "REASON"]);
-    assert_eq!((rows[1][0], rows[1][5], rows.len()), ("203.0.113.7", "scraper", 3), "{list}");
+    assert_eq!(rows[0], ["ADDRESS", "SINCE", "UNTIL", "REQUESTS", "APPLIES", "TO", "SOURCE", "REASON"]);
+    assert_eq!(
+        (rows[1][0], rows[1][4], rows[1][6], rows.len()),
+        ("203.0.113.7", "everywhere", "scraper", 3),
+        "{list}"
+    );
     let list = json_of(&desk.tidegate("bans", &["list", "-o", "json"]).await.done());
     has(&list["items"][1], json!({"ip": "2001:db8::/32", "reason": "scraper"}));
 
@@ -256,7 +260,9 @@ async fn the_state_of_service_gateways_and_requests_is_shown() {
     let args = ["https://shop.example.com:8443/cart?id=7", "--ip", "9.9.9.9", "-H", "Accept: text/html"];
     let explained = desk.tidegate("explain", &args).await.done();
     assert!(
-        explained.contains("verdict: deny\n") && explained.contains("reason: ip_banned\n"),
+        explained.contains("verdict: deny\n")
+            && explained.contains("reason: ip_banned\n")
+            && explained.contains("entry: 9.9.9.9 is banned everywhere\n"),
         "{explained}"
     );
     let behind = desk.tidegate("refresh", &["--wait", "0s"]).await.failed();

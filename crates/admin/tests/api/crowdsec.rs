@@ -166,6 +166,20 @@ async fn decisions_of_the_real_crowdsec_are_bans_until_they_are_deleted() {
     .await;
     assert!(banned(&service, "11.1.2.3").await);
 
+    // What is simulated is in shadow, once all is read.
+    let simulate = |ip: &str| {
+        let decisions = rusqlite::Connection::open(dir.path().join("crowdsec.db")).unwrap();
+        decisions.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+        decisions.execute("UPDATE decisions SET simulated = 1 WHERE value = ?1", [ip]).unwrap()
+    };
+    add(&["--ip", "11.0.0.3", "--duration", "4h"]);
+    assert_eq!(simulate("11.0.0.3"), 1);
+    let done = service.post(&format!("{SOURCE}/refresh?force=true"), "").await.ok();
+    has(&done, json!({"entries": 1, "counts": {"simulated": 1}}));
+    let seen = service.get("/api/admin/ip-monitor/11.0.0.3").await.ok();
+    has(&seen, json!({"status": "watched", "source": "crowdsec"}));
+    has(&refresh(&service).await, json!({"outcome": "unchanged", "counts": {"simulated": 1}}));
+
     // A key that CrowdSec does not know, and CrowdSec away: the bans stay, and why it fails is said.
     let known = std::fs::read(&key).unwrap();
     std::fs::write(&key, "wrong").unwrap();

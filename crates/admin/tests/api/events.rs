@@ -4,7 +4,8 @@ use axum::http::HeaderMap;
 use axum::response::IntoResponse;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tidegate_policy::wire::event::{TrafficEvent, VerdictCode};
+use tidegate_policy::check::Check;
+use tidegate_policy::wire::event::{Mismatch, TrafficEvent, VerdictCode};
 
 use crate::command_line::{program, run};
 use crate::test_gateway::{event, record};
@@ -218,4 +219,38 @@ async fn the_command_line_lists_them() {
     let said: Value = serde_json::from_str(&run(&["--limit", "2", "-o", "json"]).await).unwrap();
     assert_eq!(numbers(&said["items"]), [9, 8]);
     assert_eq!(run(&["--format", "csv", "--limit", "3"]).await.lines().count(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_database_and_gateway_answered_differently_is_shown_with_both_answers() {
+    let service = TestService::start().await;
+    let mut events = requests(1..=4);
+    for (event, (check, cached_seq)) in events.iter_mut().zip([(Check::Route, 7), (Check::Ip, 9)]) {
+        let [direct, cached] =
+            ["shop rule 0 to a:80, geo eu", "shop rule 0 to b:80, geo eu"].map(str::to_owned);
+        event.mismatches = vec![Mismatch { check, direct, cached, direct_seq: 9, cached_seq }];
+    }
+    record(&service, 1, events).await;
+    let path = "/api/admin/optimization/shadow/mismatches";
+    let items = service.pages(path, 1).await;
+    assert_eq!(numbers(&json!(items)), [2, 1]);
+    has(
+        &items[1],
+        json!({"path": "/shop/1", "method": "GET", "client_ip": "192.0.2.1", "verdict": "allow", "mismatches": [{
+            "check": "route", "direct": "shop rule 0 to a:80, geo eu", "cached": "shop rule 0 to b:80, geo eu",
+            "difference": {"direct": "a:80,", "cached": "b:80,"}, "direct_seq": 9, "cached_seq": 7, "lagging": true}]}),
+    );
+    for (query, wanted) in
+        [("check=ip", vec![2]), ("lagging=true", vec![1]), ("check=ip&lagging=true", vec![])]
+    {
+        assert_eq!(numbers(&service.get(&format!("{path}?{query}")).await.ok()["items"]), wanted, "{query}");
+    }
+    assert_eq!(numbers(&service.get(&format!("{EVENTS}?mismatch=any")).await.ok()["items"]), [2, 1]);
+    for query in ["check=limit", "lagging=yes", "cursor=00"] {
+        assert_eq!(service.get(&format!("{path}?{query}")).await.status, 400, "{query}");
+    }
+    let mut command = tokio::process::Command::new(binary());
+    command.args(["flags", "mismatches", "--check", "route", "--server", &service.people("")]);
+    let printed = printed(&command.env("TIDEGATE_TOKEN", &service.admin).output().await.unwrap());
+    assert!(printed.contains("/shop/1") && printed.contains("to b:80"), "{printed}");
 }

@@ -45,6 +45,8 @@ async fn all_are_off_at_first_and_a_put_changes_those_it_names() {
         ("enableParallelExecution", json!({"percent": 100})),
         ("enableAsyncRecording", json!(true)),
         ("enableRouteCache", json!(false)),
+        ("enableRouteCache", json!({"percent": 25, "gateways": ["node-1"], "hostnames": ["*.a.example"]})),
+        ("enableGeoRulesCache", json!({"percent": 100, "routes": ["shop", "team/orders"]})),
     ] {
         wanted[name] = state.clone();
         assert_eq!(put(&service, &json!({ name: state })).await.ok(), wanted);
@@ -70,6 +72,10 @@ async fn what_is_no_flag_or_no_state_is_named_and_nothing_changes() {
     let pointers = each(&problem["errors"], |error| &error["pointer"]);
     assert_eq!(pointers, ["/enableEverything", "/enableAsyncRecording"], "{problem}");
     assert!(problem["errors"][0]["detail"].as_str().unwrap().contains("enableRouteCache"), "{problem}");
+    // The route is what this cache is asked for.
+    let body = json!({"enableRouteCache": {"percent": 5, "routes": ["shop"]}});
+    let routes = "/enableRouteCache/routes";
+    put(&service, &body).await.wrong_field(400, "invalid_flag", routes, "not_supported");
     for body in [json!([]), json!(true), json!("enableRouteCache")] {
         put(&service, &body).await.problem(400, "invalid_flag");
     }
@@ -139,7 +145,7 @@ async fn shadowed(service: &TestService, number: u64, mismatches: Option<(u64, u
 async fn status_tells_what_the_flags_do_and_health_what_a_shadow_found() {
     let service = TestService::start().await;
     let status = async || service.get(&format!("{FLAGS}?status=1")).await.ok()["status"].clone();
-    let shadow = json!({"enableRouteCache": "shadow", "enableIpBlacklistCache": {"percent": 25}});
+    let shadow = json!({"enableRouteCache": "shadow", "enableIpBlacklistCache": {"percent": 25, "hostnames": ["a.example"]}});
     put(&service, &shadow).await.ok();
     shadowed(&service, 1, None).await;
     let first = status().await;

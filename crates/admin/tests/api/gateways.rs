@@ -49,6 +49,19 @@ async fn a_long_poll_is_answered_by_a_ban_and_the_ban_by_the_ack() {
     let version = json!(answer.version.to_string());
     assert_eq!(banned["applied"], json!({"gateways": 1, "of": 1, "lost": 0, "version": version}));
     has(&listed(&service).await, json!({"enforces": version, "vms": 2}));
+    // Of the next change it has said nothing yet.
+    let next = service.post("/api/admin/ip/ban", r#"{"ip": "9.8.7.7"}"#).await.ok()["version"].clone();
+    for (asked, is_enforced) in [(&version, true), (&next, false)] {
+        let asked = asked.as_str().unwrap();
+        // The feed hears of a change a moment after it is committed.
+        let list = until("gateways could have the next change", async || {
+            let list = service.get(&format!("/api/admin/gateways?version={asked}")).await.ok();
+            (list["version"] == next).then_some(list)
+        })
+        .await;
+        has(&list["items"][0], json!({"enforces": version, "enforces_asked": is_enforced}));
+    }
+    service.get("/api/admin/gateways?version=9").await.problem(400, "invalid_parameter");
 }
 
 #[tokio::test(flavor = "multi_thread")]

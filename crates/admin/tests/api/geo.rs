@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use tidegate_policy::wire::event::TrafficEvent;
 
+use crate::command_line::Desk;
 use crate::test_gateway::{event, open};
 use crate::test_service::{TestService, has};
 
@@ -106,4 +107,25 @@ async fn a_file_that_is_wrong_leaves_the_table_as_it_is() {
     let (done, said) = service.tidegate(&["geo", "import", "/nowhere/at/all"]).await;
     assert!(!done && said.contains("/nowhere/at/all"), "{said}");
     assert_eq!((service.tables().await, country(&service, "10.0.0.1").await), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_files_and_folders_go_to_a_service_together() {
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    desk.file("geoip", "10.0.0.0,10.255.255.255,DE\n");
+    desk.file(
+        "maxmind/GeoLite2-Country-Blocks-IPv4.csv",
+        "network,geoname_id,registered_country_geoname_id\n192.0.2.0/24,7,7\n",
+    );
+    desk.file("maxmind/GeoLite2-Country-Locations-en.csv", "geoname_id,country_iso_code\n7,FR\n");
+    let said = desk.tidegate("geo", &["import", "geoip", "maxmind"]).await.done();
+    assert!(said.starts_with("geoip, maxmind: 2 IPv4 and 0 IPv6 ranges of 2 countries"), "{said}");
+    assert_eq!([country(&service, "10.0.0.1").await, country(&service, "192.0.2.9").await], ["DE", "FR"]);
+    let places = ["maxmind/GeoLite2-Country-Blocks-IPv4.csv", "maxmind/GeoLite2-Country-Locations-en.csv"];
+    desk.tidegate("geo", &["import", places[0], places[1]]).await.done();
+    assert_eq!(country(&service, "10.0.0.1").await, Value::Null);
+    desk.file("wrong.csv", "10.0.0.0,10.0.0.9,Atlantis\n");
+    let refused = desk.tidegate("geo", &["import", "geoip", "wrong.csv"]).await.failed();
+    assert!(refused.contains("nothing was changed") && refused.contains("wrong.csv: line 1"), "{refused}");
 }

@@ -154,8 +154,31 @@ fn auto_bans() -> Kind {
     }
 }
 
-fn kinds() -> [Kind; 7] {
-    [routes(), geo_rules(), backends(), limits(), listeners(), pages(), auto_bans()]
+fn rollouts() -> Kind {
+    let stage = json!({"name": "a", "flags": {"enableRouteCache": "shadow"}, "hold": "1m"});
+    let good = json!({"stages": [stage]});
+    Kind {
+        names: NAMES,
+        path: "/api/admin/rollouts",
+        audited_as: "rollout",
+        not_found: "rollout_not_found",
+        table: None,
+        other: with(&good, "on_failure", json!("pause")),
+        wrong: vec![
+            (with(&good, "on_failure", json!("stop")), "/on_failure", "invalid"),
+            (
+                with(&good, "stages", json!([with(&stage, "hold", json!("long"))])),
+                "/stages/0/hold",
+                "invalid",
+            ),
+            (json!([]), "", "wrong_type"),
+        ],
+        good,
+    }
+}
+
+fn kinds() -> [Kind; 8] {
+    [routes(), geo_rules(), backends(), limits(), listeners(), pages(), auto_bans(), rollouts()]
 }
 
 /// A service without the documents that are there from the start.

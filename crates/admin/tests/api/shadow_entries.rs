@@ -46,6 +46,13 @@ async fn a_ban_in_shadow_is_shown_with_its_hits_and_enforced_as_it_is() {
         .await;
     let list = service.get("/api/admin/ip-monitor?status=watched").await.ok();
     has(&list["items"][0]["would_deny"], json!({"requests": 5, "over": 0, "under": 0}));
+    service.post(BAN, r#"{"ip": "203.0.113.7", "reason": "also"}"#).await.ok();
+    let covering = status(&service, "203.0.113.7").await["entries"].clone();
+    assert_eq!(each(&covering, |entry| entry["ip"].clone()), [json!("203.0.113.7"), json!("203.0.113.0/24")]);
+    has(&covering[0], json!({"status": "banned", "reason": "also", "until": null, "expired": false}));
+    has(&covering[1], json!({"status": "watched", "reason": "r", "would_deny": {"requests": 5}}));
+    assert_eq!(status(&service, "203.0.112.0/22").await["entries"], json!([]), "of what is around it");
+    service.post("/api/admin/ip/unban", r#"{"ip": "203.0.113.7"}"#).await.ok();
     let top = service.get("/api/admin/stats/top?by=would_deny").await.ok();
     let top = each(&top["items"], |item| json!([item["value"], item["requests"]]));
     assert_eq!(top, [json!(["ip_banned 203.0.113.0/24", 5]), json!(["geo_denied law", 1])]);
@@ -165,6 +172,43 @@ async fn a_geo_rule_in_shadow_is_explained() {
     service.put_json("/api/admin/geo-rules/law", &json!({"mode": "deny", "countries": ["DE"]})).await.ok();
     let explained = service.get("/api/admin/explain?path=/&ip=192.0.2.1&country=DE").await.ok();
     has(&explained["decision"], json!({"reason": "geo_denied", "would_deny": null}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_in_shadow_are_enforced_and_else_stay_as_they_are() {
+    let service = TestService::start().await;
+    let desk = Desk::new(&service);
+    let rule = json!({"mode": "deny", "countries": ["DE"], "status": 451});
+    let limit = json!({"key": "ip", "rate": 5, "per": "minute"});
+    let auto = json!({"match": {"status": [404]}, "threshold": 10, "window": "1m", "ban": {"ttl": "1h"}});
+    for (kind, document, field, shadow) in [
+        ("geo-rules", rule, "shadow", json!(true)),
+        ("limits", limit, "shadow", json!(true)),
+        ("auto-bans", auto, "mode", json!("shadow")),
+    ] {
+        let path = format!("/api/admin/{kind}/a");
+        let mut in_shadow = document.clone();
+        in_shadow[field] = shadow;
+        service
+            .post(&format!("{path}/enforce"), "")
+            .await
+            .problem(404, &format!("{}_not_found", kind.replace('-', "_").trim_end_matches('s')));
+        service.put_json(&path, &in_shadow).await.ok();
+        let before = service.get(&path).await.ok();
+        has(&service.post(&format!("{path}/enforce?dry_run=true"), "").await.ok(), json!({"dry_run": true}));
+        assert_eq!(service.get(&path).await.ok(), before, "{kind}");
+        let said = desk.tidegate(kind, &["enforce", "a"]).await.done();
+        assert!(said.starts_with("a is enforced; "), "{said}");
+        let mut wanted = before;
+        match field {
+            "mode" => wanted["mode"] = "enforce".into(),
+            field => drop(wanted.as_object_mut().unwrap().remove(field)),
+        }
+        assert_eq!(service.get(&path).await.ok(), wanted, "{kind}");
+        service.post(&format!("{path}/enforce"), "").await.problem(404, "not_in_shadow");
+    }
+    // Others have no shadow.
+    assert_eq!(service.post("/api/admin/pages/a/enforce", "").await.status, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,8 +9,14 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tidegate_backend::Authority;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::command_line::Desk;
 use crate::test_service::{Answered, TestService, client, each, has, until};
@@ -40,29 +46,61 @@ struct ListServer {
     asked: Arc<Mutex<Vec<String>>>,
 }
 
+/// Answers a request with the reply that is set.
+async fn serve(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    reply: &Mutex<Reply>,
+    asked: &Mutex<Vec<String>>,
+) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => return,
+        }
+    }
+    asked.lock().unwrap().push(String::from_utf8_lossy(&head).to_ascii_lowercase());
+    let reply = reply.lock().unwrap().clone();
+    let Reply(Some(bytes)) = reply else { return std::future::pending().await };
+    // Whoever asked may be gone.
+    let _ = stream.write_all(&bytes).await;
+    let _ = stream.shutdown().await;
+}
+
 impl ListServer {
     async fn start() -> Self {
+        Self::start_as("http", None).await
+    }
+
+    /// With a certificate of `127.0.0.1` by this authority.
+    async fn start_tls(authority: &Authority) -> Self {
+        let files = authority.files("127.0.0.1").unwrap();
+        let certificate = CertificateDer::from_pem_file(files.certificate).unwrap();
+        let key = PrivateKeyDer::from_pem_file(files.key).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let config = config.with_single_cert(vec![certificate], key).unwrap();
+        Self::start_as("https", Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn start_as(scheme: &str, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/list", listener.local_addr().unwrap());
+        let url = format!("{scheme}://{}/list", listener.local_addr().unwrap());
         let (reply, asked): (Arc<Mutex<Reply>>, Arc<Mutex<Vec<String>>>) = Default::default();
         let server = Self { url, reply: Arc::clone(&reply), asked: Arc::clone(&asked) };
         tokio::spawn(async move {
             loop {
-                let Ok((mut stream, _)) = listener.accept().await else { return };
-                let (reply, asked) = (Arc::clone(&reply), Arc::clone(&asked));
+                let Ok((stream, _)) = listener.accept().await else { return };
+                let (reply, asked, tls) = (Arc::clone(&reply), Arc::clone(&asked), tls.clone());
                 tokio::spawn(async move {
-                    let mut head = Vec::new();
-                    while !head.ends_with(b"\r\n\r\n") {
-                        match stream.read_u8().await {
-                            Ok(byte) => head.push(byte),
-                            Err(_) => return,
+                    match tls {
+                        None => serve(stream, &reply, &asked).await,
+                        Some(tls) => {
+                            // One that does not trust the certificate goes away.
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serve(stream, &reply, &asked).await;
+                            }
                         }
-                    }
-                    asked.lock().unwrap().push(String::from_utf8_lossy(&head).to_ascii_lowercase());
-                    let reply = reply.lock().unwrap().clone();
-                    match reply.0 {
-                        Some(bytes) => drop(stream.write_all(&bytes).await),
-                        None => std::future::pending().await,
                     }
                 });
             }
@@ -200,6 +238,8 @@ async fn what_is_wrong_with_a_list_leaves_the_one_before_it() {
         (Reply(Some(b"HTTP/1.1 200 OK\r\ncontent-length: 900000000\r\n\r\n1".to_vec())), "over"),
         (redirect("http://192.0.2.1/"), "allow_insecure"),
         (redirect("ftp://192.0.2.1/"), "ftp://"),
+        (redirect("https://169.254.169.254/latest/meta-data/"), "169.254.169.254"),
+        (redirect("https://localhost:1/"), "allow_private"),
         (redirect("/list"), "redirects more than 5"),
         (Reply(Some(b"no HTTP at all\r\n\r\n".to_vec())), "no answer"),
     ] {
@@ -210,8 +250,11 @@ async fn what_is_wrong_with_a_list_leaves_the_one_before_it() {
     }
     assert_eq!(service.tables().await, before);
     let shown = service.get(&format!("{SOURCES}/s")).await.ok();
-    has(&shown["status"], json!({"state": "failing", "entries": 100, "failures": 12}));
+    has(&shown["status"], json!({"state": "failing", "entries": 100, "failures": 14}));
     assert!(shown["status"]["error"].as_str().unwrap().contains("no answer"), "{shown}");
+
+    // That is said at once, not only when its bans are old.
+    assert!(service.health_codes("reasons").await.contains(&"source_failing".to_owned()));
 
     // A list that became empty, or lost too much, is held back until somebody says that it is right.
     for (list, code) in
@@ -225,12 +268,101 @@ async fn what_is_wrong_with_a_list_leaves_the_one_before_it() {
     assert!(service.health_codes("reasons").await.contains(&"source_held_back".to_owned()));
     let metrics = client().get(service.people("/metrics")).send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("tidegate_admin_ban_sources{state=\"held_back\"} 1"), "{metrics}");
+    assert!(metrics.contains("\ntidegate_admin_ban_source_age_seconds "), "{metrics}");
     server.answer(Reply::ok(list(0, 49)));
     has(
         &refresh(&service, "s", "force=true").await.ok(),
         json!({"outcome": "replaced", "entries": 49, "removed": 51}),
     );
     assert_eq!(service.health_codes("reasons").await, [""; 0]);
+}
+
+/// What it has in shadow denies nobody; one command makes it deny, and what is held stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_in_shadow_is_tried_and_then_enforced() {
+    let (service, server) = (TestService::start().await, ListServer::start().await);
+    server.answer(Reply::ok(list(0, 100)));
+    source(&service, "s", with(at(&server), "mode", "shadow")).await;
+    let watched = json!({"status": "watched", "entry": "11.0.0.7", "source": "s", "sources": ["s"], "reason": "listed"});
+    has(&status(&service, "11.0.0.7").await, watched.clone());
+    let explained = service.get("/api/admin/explain?path=/&ip=11.0.0.7").await.ok();
+    has(&explained["decision"], json!({"would_deny": "ip_banned", "would_deny_rule": "11.0.0.7"}));
+    has(&explained["checks"]["ip"], json!({"says": "watched", "sources": ["s"]}));
+    let items = service.get("/api/admin/ip-monitor?status=watched&limit=2").await.ok();
+    assert_eq!(each(&items["items"], |item| item["ip"].as_str().unwrap()), ["11.0.0.0", "11.0.0.1"]);
+    assert_eq!(service.health().await["tables"]["watched"], 100);
+    // What is held back in force is held back in shadow, too.
+    server.answer(Reply::ok(""));
+    has(&refresh(&service, "s", "").await.ok(), json!({"outcome": "held_back"}));
+    // It is not a row that could be enforced, or unbanned.
+    for (path, body) in [("bans/enforce", r#"{"ip": "11.0.0.7"}"#), ("ip/unban", r#"{"ip": "11.0.0.7"}"#)] {
+        let refused =
+            service.post(&format!("/api/admin/{path}"), body).await.problem(409, "banned_by_source");
+        assert!(refused["detail"].as_str().unwrap().contains(" s "), "{refused}");
+    }
+    let none =
+        service.post("/api/admin/bans/enforce", r#"{"source": "s"}"#).await.problem(404, "not_in_shadow");
+    assert!(none["detail"].as_str().unwrap().contains("sources enforce s"), "{none}");
+
+    let desk = Desk::new(&service);
+    let listed = desk.tidegate("sources", &["list"]).await.done();
+    assert!(listed.contains("shadow"), "{listed}");
+    let said = desk.tidegate("sources", &["enforce", "s"]).await.done();
+    assert!(said.starts_with("s is enforced; "), "{said}");
+    has(&status(&service, "11.0.0.7").await, json!({"status": "banned", "source": "s"}));
+    let document = service.get(&format!("{SOURCES}/s")).await.ok();
+    has(&document, json!({"mode": "enforce", "url": server.url, "reason": "listed"}));
+    let again = desk.tidegate("sources", &["enforce", "s", "gone"]).await;
+    assert!(again.err.contains("not_in_shadow") && again.err.contains("source_not_found"), "{again:?}");
+    assert_eq!(service.health().await["tables"]["watched"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_fetched_for_its_ttl_ends() {
+    let (service, server) = (TestService::start().await, ListServer::start().await);
+    server.answer(Reply::ok(list(0, 10)));
+    source(&service, "s", with(at(&server), "ttl", "1h")).await;
+    // That long ago, or so says a clock that jumped.
+    service.sql("UPDATE ban_source_status SET checked_at = '2020-01-01 00:00:00.000'");
+    server.answer(Reply::with("503 Service Unavailable", ""));
+    has(&status(&service, "11.0.0.1").await, json!({"status": "banned"}));
+    refresh(&service, "s", "").await.problem(502, "source_failed");
+    until("its bans have ended", async || {
+        (status(&service, "11.0.0.1").await["status"] == "none").then_some(())
+    })
+    .await;
+    let shown = service.get(&format!("{SOURCES}/s")).await.ok();
+    has(&shown["status"], json!({"entries": 0, "counts": {"outlived": true}}));
+    server.answer(Reply::ok(list(0, 10)));
+    has(&refresh(&service, "s", "").await.ok(), json!({"outcome": "replaced", "entries": 10}));
+}
+
+/// Another program removes it: a source that is made by its name begins without what it had.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_source_had_goes_with_it_when_sql_removes_it() {
+    let (service, server) = (TestService::start().await, ListServer::start().await);
+    for name in ["gone", "wrong"] {
+        server.answer(Reply::ok(format!("11.0.0.{}\n", name.len())));
+        source(&service, name, at(&server)).await;
+    }
+    // One that cannot be read any more stays as it was.
+    service.sql("UPDATE ban_sources SET document = '{}' WHERE name = 'wrong'");
+    service.sql("DELETE FROM ban_sources WHERE name = 'gone'");
+    let names = |table: &str| service.column::<String>(&format!("SELECT name FROM {table}"));
+    until("nothing of it is left", async || {
+        let left = [names("ban_source_sets"), names("ban_source_status")].concat();
+        (left == ["wrong", "wrong"]).then_some(())
+    })
+    .await;
+    has(&status(&service, "11.0.0.5").await, json!({"status": "banned", "source": "wrong"}));
+    let audit = service.get("/api/admin/audit?kind=source-set&name=gone").await.ok();
+    has(&audit["items"][0], json!({"actor": "sources", "after": null}));
+    server.answer(Reply::with("503 Service Unavailable", ""));
+    source(&service, "gone", at(&server)).await;
+    has(&status(&service, "11.0.0.4").await, json!({"status": "none"}));
+    let shown = service.get(&format!("{SOURCES}/gone")).await.ok();
+    has(&shown["status"], json!({"state": "failing", "entries": 0, "fetched": null, "failures": 1}));
+    service.get("/api/admin/audit/verify").await.ok();
 }
 
 /// A server that says nothing does not keep others from being fetched, nor the service from stopping.
@@ -254,7 +386,7 @@ async fn a_document_that_is_wrong_or_may_not_reach_its_server_is_refused() {
         (json!({"url": server.url}), "/url", "private_address"),
         (json!({"url": "https://169.254.169.254/"}), "/url", "private_address"),
         (json!({"url": "http://lists.example.com/"}), "/url", "invalid"),
-        (with(at(&server), "mode", "shadow"), "/mode", "not_supported"),
+        (with(at(&server), "mode", "off"), "/mode", "invalid"),
         (with(at(&server), "interval", "1s"), "/interval", "out_of_range"),
         (with(at(&server), "token", "secret"), "/token", "unknown_field"),
     ] {
@@ -307,6 +439,41 @@ async fn files_and_keys_come_from_the_directory_for_them() {
     assert!(!other.last_asked().contains("s3cret"), "{}", other.last_asked());
     let shown = service.get(SOURCES).await.ok().to_string();
     assert!(!shown.contains("s3cret") && shown.contains("abuse.key"), "{shown}");
+}
+
+/// A real TLS server, whose certificate an authority of its own signs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_tls_is_believed_if_the_right_authority_signs_its_certificate() {
+    let files = tempfile::tempdir().unwrap();
+    let authority = Authority::new(&files.path().join("ours.pem")).unwrap();
+    Authority::new(&files.path().join("others.pem")).unwrap();
+    std::fs::write(files.path().join("none.pem"), "no certificate").unwrap();
+    let service = TestService::start_with_files(files.path()).await;
+    let server = ListServer::start_tls(&authority).await;
+    server.answer(Reply::ok("11.0.0.1\n"));
+    source(&service, "s", at(&server)).await;
+    for (file, why) in [
+        (None, "ca_file"),
+        (Some("others.pem"), "signed by nobody who is trusted"),
+        (Some("none.pem"), "has no certificate in PEM"),
+        (Some("gone.pem"), "cannot be read"),
+    ] {
+        let document = file.map_or(at(&server), |file| with(at(&server), "ca_file", file));
+        service.put_json(&format!("{SOURCES}/s"), &document).await.ok();
+        let refused = refresh(&service, "s", "").await.problem(502, "source_failed");
+        assert!(refused["detail"].as_str().unwrap().contains(why), "{why}: {refused}");
+    }
+    service.put_json(&format!("{SOURCES}/s"), &with(at(&server), "ca_file", "ours.pem")).await.ok();
+    has(&refresh(&service, "s", "").await.ok(), json!({"entries": 1}));
+    has(&status(&service, "11.0.0.1").await, json!({"status": "banned", "source": "s"}));
+    // It is not believed under another name, nor is what it redirects to on another host.
+    let renamed = server.url.replace("127.0.0.1", "localhost");
+    service
+        .put_json(&format!("{SOURCES}/s"), &with(with(at(&server), "ca_file", "ours.pem"), "url", &renamed))
+        .await
+        .ok();
+    let refused = refresh(&service, "s", "").await.problem(502, "source_failed");
+    assert!(refused["detail"].as_str().unwrap().contains("cannot be connected to"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,7 +18,9 @@ async fn record_requests(service: &TestService) {
         route: Some("shop".to_owned()),
         template: Some("/items/{id}".to_owned()),
         client: Some([192, 0, 2, (number % 2) as u8].into()),
+        country: tidegate_policy::geo::Country::new(if number % 3 == 0 { b"DE" } else { b"FR" }),
         duration_us: Some(number * 1_000),
+        gate_us: Some(number),
         bytes_out: Some(10),
         ..match number {
             96.. => TrafficEvent {
@@ -51,9 +53,27 @@ async fn they_say_what_was_asked_for_how_long_it_took_and_who_came() {
     assert_eq!(service.get("/api/admin/stats/paths?route=other").await.ok()["items"], json!([]));
 
     let timeline = service.get("/api/admin/stats/timeline?step=1d").await.ok();
-    has(&timeline["items"][0], json!({"seconds": 86_400, "requests": 100, "allow": 95, "deny": 5}));
+    has(
+        &timeline["items"][0],
+        json!({"seconds": 86_400, "requests": 100, "allow": 95, "deny": 5, "gate_ms": {"p50": 0.05}}),
+    );
+    assert_eq!(timeline["items"][0]["duration_ms"], paths["items"][0]["duration_ms"]);
+    let one = "/api/admin/stats/timeline?template=/items/%7Bid%7D&method=get&step=auto&since=1h";
+    let points = each(&service.get(one).await.ok()["items"], |item| item["requests"].as_u64().unwrap());
+    assert_eq!(points.iter().sum::<u64>(), 100);
+    let none = "/api/admin/stats/timeline?template=/items&method=get";
+    assert_eq!(service.get(none).await.ok()["items"], json!([]));
+    let routes = service.get("/api/admin/stats/paths?group=route").await.ok();
+    has(&routes["items"][0], json!({"route": "shop", "template": null, "method": null, "requests": 100}));
     let top = service.get("/api/admin/stats/top?by=ip&limit=1").await.ok();
     has(&top["items"][0], json!({"requests": 50, "over": 0, "under": 0}));
+    let countries = service.get("/api/admin/stats/countries").await.ok();
+    has(
+        &countries["items"][1],
+        json!({"country": "DE", "requests": 33, "over": 0, "under": 0, "denied": 2, "geo_denied": 0,
+            "reasons": {"rate_limited": 2}}),
+    );
+    has(&countries["items"][0], json!({"country": "FR", "requests": 67, "denied": 3}));
     let limits = service.get("/api/admin/stats/limits").await.ok();
     has(&limits["items"][0], json!({"limit": "by-address", "denied": 5, "would_deny": 0}));
     has(&limits["items"][0]["clients"][0], json!({"value": "192.0.2.0", "requests": 3}));
@@ -93,6 +113,7 @@ async fn the_command_line_prints_them() {
     let said = run(&["stats", "paths", "--sort", "p99"]).await;
     assert!(said.contains("/items/{id}") && said.contains("P95 MS") && said.contains("all"), "{said}");
     assert!(run(&["stats", "timeline", "--step", "1d"]).await.contains("86400"));
+    assert!(run(&["stats", "countries"]).await.contains("DE"));
     assert!(run(&["stats", "limits"]).await.contains("by-address"), "{said}");
     let top: Value =
         serde_json::from_str(&run(&["top", "--by", "path", "--limit", "3", "-o", "json"]).await).unwrap();

@@ -263,8 +263,21 @@ impl TestService {
 
     /// The codes that health lists as `reasons` or `notes`, once the feed is up to date.
     pub async fn health_codes(&self, list: &str) -> Vec<String> {
-        self.get("/api/admin/ip-monitor").await.ok();
+        self.followed().await;
         each(&self.health().await[list], |reason| reason["code"].as_str().unwrap().to_owned())
+    }
+
+    /// Waits until the service has read all that is committed. Where that takes it over a second, on a busy
+    /// machine, its answers are of the state before.
+    async fn followed(&self) {
+        let newest = "SELECT coalesce(max(seq), 0) FROM change_log";
+        let newest = self.connect().query_row(newest, [], |row| row.get::<_, i64>(0)).unwrap_or_default();
+        until("the service has followed", async || {
+            let version = self.health().await["version"].clone();
+            let seq = version.as_str()?.rsplit('.').next()?.parse::<i64>().ok()?;
+            (seq >= newest).then_some(())
+        })
+        .await;
     }
 
     /// The answer of `recording/stats`.

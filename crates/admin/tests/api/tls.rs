@@ -86,6 +86,12 @@ async fn a_gateway_without_a_certificate_of_the_right_authority_gets_nothing() {
     Answered::to(sync.bearer_auth(&service.admin)).await.problem(403, "wrong_role");
     let page = String::from_utf8(service.get("/metrics").await.bytes).unwrap();
     assert!(page.contains("tidegate_admin_tls_handshakes_failed_total{listener=\"gateways\"} 2\n"), "{page}");
+    let doctor = service.get("/api/admin/doctor").await.ok();
+    let none = each(&doctor["findings"], |one| one["detail"].as_str().unwrap());
+    assert!(
+        none.iter().any(|detail| detail.contains("2 connections to its listener did not get")),
+        "{doctor}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::test_gateway::TestGateway;
 use crate::test_process::{Process, printed, tidegate};
-use crate::test_service::{Answered, TestService, binary, each, has, until};
+use crate::test_service::{Answered, DEADLINE, TestService, binary, each, has, until};
 
 const TOKENS: &str = "/api/admin/tokens";
 
@@ -79,6 +79,23 @@ async fn a_gateways_token_can_be_for_one_node() {
     );
     let count = r#"tidegate_admin_requests_refused_total{listener="gateways",why="wrong_node"} 2"#;
     assert!(page.as_ref().unwrap().contains(count), "{page:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_streamed_breaks_off_when_its_token_is_revoked() {
+    let service = TestService::start().await;
+    let token = create(&service, json!({"name": "screen", "role": "read"})).await;
+    let events = service.as_nobody(Method::GET, service.people("/api/admin/events")).bearer_auth(&token);
+    let mut answer = events.header("accept", "text/event-stream").send().await.unwrap();
+    assert!(answer.chunk().await.unwrap().is_some());
+    service.delete("/api/admin/tokens/screen").await.ok();
+    let rest = async {
+        while answer.chunk().await?.is_some() {}
+        Ok::<_, reqwest::Error>(())
+    };
+    // Far from the minutes after which it would end by itself.
+    let ended = tokio::time::timeout(DEADLINE, rest).await.expect("it ends");
+    assert!(ended.is_err(), "and not as if that were all");
 }
 
 #[tokio::test(flavor = "multi_thread")]

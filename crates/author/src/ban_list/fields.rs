@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use tidegate_policy::address::Prefix;
 use tidegate_policy::duration;
+use tidegate_policy::scope::Scope;
 
-use super::ListedEnd;
 use super::address::blocks;
 use super::lines::is_high_enough;
-use super::refusal::{Output, Refusal, RefusalCode, SkipReason};
+use super::refusal::{BanDetails, Output, Refusal, RefusalCode, SkipReason};
+use super::{ListItem, ListedEnd};
+use crate::scope::read_scope_text;
 
 /// Characters of a reason; the rest is cut off.
 const MAX_REASON: usize = 250;
@@ -50,6 +52,7 @@ pub(super) enum Field {
     Simulated,
     Action,
     Type,
+    AppliesTo,
 }
 
 impl Field {
@@ -74,6 +77,7 @@ impl Field {
             "simulated" => Self::Simulated,
             "action" | "status" => Self::Action,
             "type" => Self::Type,
+            "appliesto" => Self::AppliesTo,
             _ => return None,
         })
     }
@@ -102,41 +106,42 @@ impl<'t> Record<'t> {
 
     /// Takes the entry in `line`; `shown` is its text.
     pub fn take(&self, line: u64, shown: &[u8], out: &mut Output<'_>) {
-        if let Some(why) = self.is_skipped() {
-            return out.skip(why);
+        if self.is_metadata() {
+            return out.skip(SkipReason::Metadata);
         }
+        let is_simulated = self.get(Field::Simulated).is_some_and(|text| text.eq_ignore_ascii_case("true"));
         match self.read(out.min_score) {
+            Ok(Some((blocks, said))) if is_simulated => {
+                out.blocks(line, blocks, &said, ListItem::Simulated);
+            }
+            // Whatever is wrong with it: it bans nobody.
+            _ if is_simulated => out.skip(SkipReason::Simulated),
             Ok(None) => out.skip(SkipReason::BelowMinScore),
-            Ok(Some((blocks, end))) => out.bans(line, blocks, self.reason(), end),
+            Ok(Some((blocks, said))) => out.bans(line, blocks, &said),
             Err(refusal) => out.refuse(line, shown, refusal),
         }
     }
 
-    fn is_skipped(&self) -> Option<SkipReason> {
-        let has_address = self.best(address_place).is_some();
-        if !has_address && self.get(Field::Type) == Some("metadata") {
-            return Some(SkipReason::Metadata);
-        }
-        let simulated = self.get(Field::Simulated).is_some_and(|text| text.eq_ignore_ascii_case("true"));
-        simulated.then_some(SkipReason::Simulated)
+    fn is_metadata(&self) -> bool {
+        self.best(address_place).is_none() && self.get(Field::Type) == Some("metadata")
     }
 
     /// `None`: its score is too low.
-    fn read(&self, min_score: Option<f64>) -> Result<Option<(Vec<Prefix>, ListedEnd)>, Refusal> {
+    fn read(&self, min_score: Option<f64>) -> Result<Option<(Vec<Prefix>, BanDetails)>, Refusal> {
         self.check_meaning()?;
         if !is_high_enough(self.get(Field::Score), min_score)? {
             return Ok(None);
         }
-        let end = self.end()?;
+        let said = BanDetails { reason: self.reason(), end: self.end()?, applies_to: self.applies_to()? };
         if let Some(address) = self.best(address_place) {
             // As `cscli decisions list -o raw` writes them: Ip:192.0.2.7.
             let lower = address.to_ascii_lowercase();
             let bare = ["ip:", "range:"].iter().find(|scope| lower.starts_with(**scope));
             let address = bare.and_then(|scope| address.get(scope.len()..)).unwrap_or(address);
-            return Ok(Some((blocks(address)?, end)));
+            return Ok(Some((blocks(address)?, said)));
         }
         match (self.get(Field::First), self.get(Field::Last)) {
-            (Some(first), Some(last)) => Ok(Some((blocks(&format!("{first}-{last}"))?, end))),
+            (Some(first), Some(last)) => Ok(Some((blocks(&format!("{first}-{last}"))?, said))),
             _ => Err(Refusal::new(RefusalCode::NoAddress, "there is no address here, like in a field `ip`")),
         }
     }
@@ -180,6 +185,12 @@ impl<'t> Record<'t> {
             // Some lists have a time in a column of this name.
             None => Ok(ListedEnd::At(ttl.to_owned())),
         }
+    }
+
+    /// Where the ban applies, which is JSON also in a row of CSV: what narrows a ban is never left out.
+    fn applies_to(&self) -> Result<Option<Scope>, Refusal> {
+        let read = self.get(Field::AppliesTo).map(read_scope_text).transpose();
+        read.map_err(|why| Refusal::new(RefusalCode::BadAppliesTo, format!("applies_to {why}")))
     }
 
     fn reason(&self) -> Option<String> {

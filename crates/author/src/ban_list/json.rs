@@ -266,6 +266,9 @@ fn record(json: &[u8]) -> Result<Record<'static>, String> {
                 match value {
                     Value::String(text) => record.set(field, text),
                     Value::Number(_) | Value::Bool(_) => record.set(field, value.to_string()),
+                    Value::Array(_) | Value::Object(_) if field == Field::AppliesTo => {
+                        record.set(field, value.to_string());
+                    }
                     Value::Null | Value::Array(_) | Value::Object(_) => {}
                 }
             }

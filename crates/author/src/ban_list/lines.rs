@@ -1,8 +1,7 @@
 //! Formats with an entry to a line: plain lists, also with scores.
 
-use super::ListedEnd;
 use super::address::blocks;
-use super::refusal::{Output, Refusal, RefusalCode, SkipReason};
+use super::refusal::{BanDetails, Output, Refusal, RefusalCode, SkipReason};
 
 /// Whether a line has no entry.
 pub(super) fn is_nothing(line: &[u8]) -> bool {
@@ -48,7 +47,7 @@ pub(super) fn nul_byte() -> Refusal {
 pub(super) fn plain(number: u64, line: &[u8], out: &mut Output<'_>) {
     let Some(text) = text(number, line, out) else { return };
     match blocks(text) {
-        Ok(blocks) => out.bans(number, blocks, None, ListedEnd::Unsaid),
+        Ok(blocks) => out.bans(number, blocks, &BanDetails::default()),
         Err(refusal) => out.refuse(number, text.as_bytes(), refusal),
     }
 }
@@ -71,7 +70,7 @@ pub(super) fn scored(number: u64, line: &[u8], out: &mut Output<'_>) {
     let Some(text) = text(number, line, out) else { return };
     let (entry, score) = entry_and_score(text);
     match is_high_enough(score, out.min_score).and_then(|high| Ok((high, blocks(entry)?))) {
-        Ok((true, blocks)) => out.bans(number, blocks, None, ListedEnd::Unsaid),
+        Ok((true, blocks)) => out.bans(number, blocks, &BanDetails::default()),
         Ok((false, _)) => out.skip(SkipReason::BelowMinScore),
         Err(refusal) => out.refuse(number, text.as_bytes(), refusal),
     }

@@ -1,6 +1,7 @@
 //! What becomes of entries that are not taken.
 
 use tidegate_policy::address::Prefix;
+use tidegate_policy::scope::Scope;
 
 use super::{ListItem, ListedBan, ListedEnd};
 
@@ -51,6 +52,7 @@ refusal_codes! {
     BadCsv = "bad_csv", "a row whose quotes do not close on its line, or with over 256 fields";
     BadJson = "bad_json", "a value that is no JSON, or neither a text nor an object, or has a name twice";
     OtherScope = "other_scope", "a decision about something else than an address: a country, an AS";
+    BadAppliesTo = "bad_applies_to", "an `applies_to` that cannot be read; in a list of a source, whose document says where its entries apply, any";
     NotABan = "not_a_ban", "an entry that allows, or asks for a captcha";
     ProtectedNetwork = "protected_network", "it has addresses of a protected network; `force` takes it";
     AddressAllowed = "address_allowed", "the allow list has it; `force` takes it, without effect";
@@ -116,6 +118,14 @@ impl Refusal {
     }
 }
 
+/// What an entry says besides its address. By default nothing.
+#[derive(Clone, Default)]
+pub(super) struct BanDetails {
+    pub reason: Option<String>,
+    pub end: ListedEnd,
+    pub applies_to: Option<Scope>,
+}
+
 /// Where entries go.
 pub(super) struct Output<'o> {
     pub min_score: Option<f64>,
@@ -134,10 +144,20 @@ impl Output<'_> {
         (self.item)(ListItem::Skipped(why));
     }
 
-    pub fn bans(&mut self, line: u64, blocks: Vec<Prefix>, reason: Option<String>, end: ListedEnd) {
+    pub fn bans(&mut self, line: u64, blocks: Vec<Prefix>, said: &BanDetails) {
+        self.blocks(line, blocks, said, ListItem::Ban);
+    }
+
+    pub fn blocks(
+        &mut self,
+        line: u64,
+        blocks: Vec<Prefix>,
+        said: &BanDetails,
+        item: fn(ListedBan) -> ListItem,
+    ) {
         for prefix in blocks {
-            let (reason, end) = (reason.clone(), end.clone());
-            (self.item)(ListItem::Ban(ListedBan { line, prefix, reason, end }));
+            let BanDetails { reason, end, applies_to } = said.clone();
+            (self.item)(item(ListedBan { line, prefix, reason, end, applies_to }));
         }
     }
 }

@@ -37,6 +37,7 @@ fn short(items: Vec<ListItem>) -> Read {
     for item in items {
         match item {
             ListItem::Ban(ban) => read.bans.push((ban.line, ban.prefix.to_string())),
+            ListItem::Simulated(_) => read.skipped.push("simulated"),
             ListItem::Skipped(why) => read.skipped.push(why.name()),
             ListItem::Refused(refused) => read.refused.push((refused.line, refused.code.name())),
         }

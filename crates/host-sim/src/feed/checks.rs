@@ -17,7 +17,7 @@ use crate::world::CallView;
 #[must_use]
 pub fn find(check: Check, question: &Question<'_>, tables: &Tables, now: UnixSeconds) -> Found {
     match check {
-        Check::Ip => Found::Ip(IpFinding::look_up(question.client, tables, || now)),
+        Check::Ip => Found::Ip(IpFinding::look_up(&question.facts(), tables, || now)),
         Check::Geo => {
             let country = GeoFinding::look_up(question.client, question.country_source, tables).country();
             Found::Geo(GeoAnswer { country, verdicts: tables.geo.verdicts(country) })

@@ -8,6 +8,8 @@ use tidegate_policy::address::Prefix;
 use tidegate_policy::flags::{Flag, FlagState, Flags};
 use tidegate_policy::geo::{CountryRange, CountryTable, GeoRule, GeoRules};
 use tidegate_policy::limit::{Limit, Limits};
+use tidegate_policy::scope::Scope;
+use tidegate_policy::scoped_bans::{ScopedBan, ScopedBans};
 use tidegate_policy::table::{AddressTable, Entry, EntryState};
 use tidegate_policy::tables::Table;
 
@@ -117,6 +119,21 @@ impl Feed {
     /// When a text is no prefix.
     pub fn ban_in_shadow(&mut self, prefixes: &[(&str, Option<UnixSeconds>)]) {
         self.set_addresses(Table::ShadowBans, prefixes);
+    }
+
+    /// Replaces the bans that apply at some hostnames or routes only.
+    ///
+    /// # Panics
+    /// When a text is no prefix.
+    pub fn ban_in_scopes(&mut self, bans: &[(&str, ScopedBan<Scope>)]) {
+        let scopes: Vec<Scope> = bans.iter().map(|(_, ban)| ban.scope.clone()).collect();
+        let mut by_prefix: BTreeMap<Prefix, Vec<ScopedBan<u8>>> = BTreeMap::new();
+        for (scope, (prefix, ban)) in (0..).zip(bans) {
+            let ban = ScopedBan { scope, shadow: ban.shadow, expires: ban.expires };
+            by_prefix.entry(prefix.parse().expect("a prefix")).or_default().push(ban);
+        }
+        let bans = by_prefix.iter().map(|(prefix, bans)| (*prefix, &bans[..]));
+        self.set_whole(Table::ScopedBans, ScopedBans::encode(scopes, bans).expect("a table"));
     }
 
     fn set_addresses(&mut self, table: Table, prefixes: &[(&str, Option<UnixSeconds>)]) {

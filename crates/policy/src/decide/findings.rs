@@ -4,6 +4,7 @@
 //! country, and the verdict of each geo rule on it; this rule of this route) is never the
 //! request's verdict, which depends on the gate's settings.
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 
 use super::settings::{OnNoRoute, Routing, Settings, Unavailable};
@@ -16,6 +17,7 @@ use crate::geo::{Country, GeoAction, GeoOutcome, GeoRules, RuleVerdict};
 use crate::host::RequestHost;
 use crate::request::Facts;
 use crate::route::{RouteMatch, TooLong};
+use crate::scoped_bans::ScopedMatch;
 
 use serde::{Deserialize, Serialize};
 
@@ -33,21 +35,55 @@ pub enum IpFinding {
 }
 
 impl IpFinding {
-    /// Looks a client up. `now` is called at most once per list, and only if an entry with
-    /// an expiry covers the client.
-    pub fn look_up(client: Option<IpAddr>, tables: &Tables, now: impl Fn() -> UnixSeconds) -> Self {
-        let Some(client) = client else { return Self::Clear };
-        if let Some(entry) = tables.allow.covering(client).find(|entry| entry.is_in_force(&now)) {
+    /// Looks a client up. `now` is called for entries with an expiry that cover the client, and
+    /// should be the same each time.
+    pub fn look_up(facts: &Facts<'_>, tables: &Tables, now: impl Fn() -> UnixSeconds) -> Self {
+        Self::of_request(facts, tables, &now)
+    }
+
+    /// Not generic: there would be a copy for each caller in the filter.
+    fn of_request(facts: &Facts<'_>, tables: &Tables, now: &dyn Fn() -> UnixSeconds) -> Self {
+        let Some(client) = facts.client else { return Self::Clear };
+        if let Some(entry) = tables.allow.covering(client).find(|entry| entry.is_in_force(now)) {
             return Self::Allowed(entry.prefix);
         }
-        if let Some(ban) = tables.bans.covering(client, &now) {
+        if let Some(ban) = tables.bans.covering(client, now) {
             return Self::Banned(ban.prefix);
         }
-        match tables.shadow_bans.covering(client).find(|entry| entry.is_in_force(&now)) {
+        let scoped = match tables.scoped_bans.is_empty() {
+            true => ScopedMatch::default(),
+            false => find_scoped(client, facts, tables, now),
+        };
+        if let Some(prefix) = scoped.banned {
+            return Self::Banned(prefix);
+        }
+        match tables.shadow_bans.covering(client).find(|entry| entry.is_in_force(now)) {
             Some(entry) => Self::ShadowBanned(entry.prefix),
-            None => Self::Clear,
+            None => scoped.watched.map_or(Self::Clear, Self::ShadowBanned),
         }
     }
+}
+
+/// Looks a client up in the bans that apply at some hostnames or routes. The request's route is only searched
+/// for if such a ban covers the client. One that takes too long to place counts as being in the scope: it is
+/// denied for that as well, where Tidegate chooses routes, and must not get around a ban where Envoy does.
+fn find_scoped(
+    client: IpAddr,
+    facts: &Facts<'_>,
+    tables: &Tables,
+    now: &dyn Fn() -> UnixSeconds,
+) -> ScopedMatch {
+    let (host, route) = (OnceCell::new(), OnceCell::new());
+    tables.scoped_bans.find(client, now, &mut |scope| {
+        let host = host.get_or_init(|| RequestHost::read(facts.host));
+        let fits_host = host.as_ref().is_some_and(|host| scope.fits_host(host));
+        if !fits_host || scope.routes.is_empty() {
+            return fits_host;
+        }
+        let route =
+            route.get_or_init(|| tables.routes.find(facts).map(|found| found.map(|found| found.route)));
+        route.as_ref().map_or(true, |route| scope.fits_route(*route))
+    })
 }
 
 /// A client's country, and the verdict of each geo rule on it.

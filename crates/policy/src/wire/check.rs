@@ -19,7 +19,7 @@ use crate::route::{Backend, MAX_GEO_NAMES, RouteMatch, TooLong, is_name, is_temp
 use crate::version::Version;
 
 /// Version of the bytes of questions and answers.
-pub const CHECK_FORMAT: u8 = 4;
+pub const CHECK_FORMAT: u8 = 5;
 /// The most bytes of a question: more than all headers that Envoy lets through.
 pub const MAX_QUESTION: usize = 256 << 10;
 /// The most bytes of an answer.
@@ -35,9 +35,10 @@ pub fn path(check: Check) -> &'static str {
     }
 }
 
-/// One check of one request. A question for the ip or geo check has only the client, and for geo
-/// the source of its country; one for the route check has all header lines, because any of them
-/// may decide. The admin service neither stores nor logs questions.
+/// One check of one request. A question for the geo check has only the client and the source of its
+/// country; one for the route check has all header lines, because any of them may decide, and so has
+/// one for the ip check, because a ban may apply on some routes only: whether one does that covers the
+/// client is known to the admin service alone. It neither stores nor logs questions.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Question<'q> {
     /// The answer repeats it, so that an answer to another question is recognized.
@@ -46,7 +47,7 @@ pub struct Question<'q> {
     pub client: Option<IpAddr>,
     /// Where the client's country comes from; geo only.
     pub country_source: CountrySource,
-    /// As in [`Facts`]; route only, like all that follows.
+    /// As in [`Facts`]; ip and route only, like all that follows.
     pub method: &'q [u8],
     /// As in [`Facts`].
     pub host: &'q [u8],
@@ -69,9 +70,8 @@ impl<'q> Question<'q> {
     pub fn new(check: Check, id: u64, facts: &Facts<'q>, country_source: CountrySource) -> Self {
         let about = Self { id, client: facts.client, ..Self::default() };
         match check {
-            Check::Ip => about,
             Check::Geo => Self { country_source, ..about },
-            Check::Route => Self {
+            Check::Ip | Check::Route => Self {
                 method: facts.method,
                 host: facts.host,
                 path: facts.path,

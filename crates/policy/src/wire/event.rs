@@ -13,11 +13,11 @@ use crate::flags::Modes;
 use crate::geo::Country;
 
 /// Version of a [`Batch`]'s bytes.
-pub const BATCH_FORMAT: u8 = 4;
+pub const BATCH_FORMAT: u8 = 6;
 /// Version of an [`EventPost`]'s bytes.
 pub const POST_FORMAT: u8 = 1;
 /// Version of an [`OpenEvent`]'s bytes.
-pub const OPEN_FORMAT: u8 = 3;
+pub const OPEN_FORMAT: u8 = 5;
 /// The most bytes of one sealed batch.
 pub const MAX_BATCH: usize = 1 << 20;
 /// The most bytes of one post.
@@ -89,6 +89,10 @@ pub struct TrafficEvent {
     /// From the moment the gate let it go on to the end of its response, microseconds: what lies behind
     /// the gate took. `None`: the gate answered, there was no whole response, or it is a tunnel.
     pub upstream_us: Option<u64>,
+    /// The gate's own part of [`Self::duration_us`], microseconds: from the request's arrival until the gate
+    /// let it go on, 0 if it did at once, and what the response waited for the event to be stored. Of one
+    /// that it did not let go on: all of it. `None`: Envoy refused the request before the filter.
+    pub gate_us: Option<u64>,
     /// Bytes of the request's body that came: what [`Self::bytes_out`] is of the response's.
     pub bytes_in: Option<u64>,
     /// Bytes of the body that were sent to the client, by whoever answered: as in its encoding
@@ -105,7 +109,7 @@ pub struct TrafficEvent {
     pub tables_seq: u64,
     /// The client's country, if the decision needed it and it is known.
     pub country: Option<Country>,
-    /// The flags as they applied to this client; `None`: Envoy refused the request before
+    /// The flags as they applied to this request; `None`: Envoy refused the request before
     /// the filter.
     pub modes: Option<Modes>,
     /// What answered each check.
@@ -128,6 +132,14 @@ pub struct Mismatch {
     /// The cache's sequence number. If it is lower, the cache was only behind: during a change
     /// that is right for some milliseconds; for longer it is a fault.
     pub cached_seq: u64,
+}
+
+impl Mismatch {
+    /// Whether the cache was only behind the database.
+    #[must_use]
+    pub fn is_lagging(&self) -> bool {
+        self.cached_seq < self.direct_seq
+    }
 }
 
 /// An event that a response waits for (synchronous recording): the body of

@@ -21,7 +21,7 @@ use crate::api::openapi::parameters::{CURSOR, DRY_RUN, LIMIT, WAIT_APPLIED};
 use crate::api::query::{PathParam, QueryParams};
 use crate::api::wait_applied::{PendingWrite, WriteResult};
 use crate::auth::Role;
-use crate::feed::{RowStatus, Snapshot};
+use crate::feed::{ListedPrefix, RowStatus, Snapshot};
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::{Author, Change, StoreTable};
 use crate::time;
@@ -79,7 +79,7 @@ pub async fn one(
     QueryParams::read(&uri, &[])?;
     let conditions = Conditions::read(&headers)?;
     let prefix = read_prefix(&prefix)?;
-    let entry = entry(&*app.current().await, &prefix).ok_or_else(|| not_on_the_list(&prefix))?;
+    let entry = entry(&*app.in_force().await?, &prefix).ok_or_else(|| not_on_the_list(&prefix))?;
     conditions.answer(&entry)
 }
 
@@ -113,12 +113,15 @@ pub struct Allowed {
     status: &'static str,
     reason: Option<String>,
     until: Option<String>,
+    /// What is not wrong, but may not be what is meant.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
     #[serde(flatten)]
     written: WriteResult,
 }
 
 /// Puts an address or a block on the allow list. An entry of exactly this prefix is replaced, be it
-/// one of this list or a ban.
+/// one of this list or a ban that applies everywhere. Other bans stay beside it, and deny nobody for as long.
 ///
 /// # Errors
 /// When the prefix or the body is invalid, the block is very wide and `force` is not given, or the table is full;
@@ -161,7 +164,19 @@ pub async fn allow(
         tracing::debug!(ip, "what was allowed");
     }
     let until = until.map(time::rounded_up);
-    Ok(Json(Allowed { ip, status: "allowed", reason: asked.reason, until, written }))
+    let warnings = scoped_bans_that_stay(&app.feed.snapshot(), &prefix).into_iter().collect();
+    Ok(Json(Allowed { ip, status: "allowed", reason: asked.reason, until, warnings, written }))
+}
+
+/// What there is to say of the bans of exactly this prefix that apply at some hostnames or routes only.
+fn scoped_bans_that_stay(snapshot: &Snapshot, prefix: &Prefix) -> Option<String> {
+    let count = snapshot.all_listed(prefix).filter(|listed| listed.scope.is_some()).count();
+    (count > 0).then(|| {
+        format!(
+            "bans of {prefix} at some hostnames or routes: {count}; they stay, and deny nobody while it is on the allow \
+             list"
+        )
+    })
 }
 
 /// The answer of `DELETE`.
@@ -205,8 +220,8 @@ pub async fn disallow(
         tracing::info!(by = %author.name, version = %written.version, "removed from the allow list");
         tracing::debug!(ip = %prefix, "what was removed from the allow list");
     }
-    let now =
-        AddressStatus::without(&*app.current().await, &prefix, &[RowStatus::Allowed], time::now_seconds());
+    let is_gone = |listed: &ListedPrefix| listed.status == RowStatus::Allowed;
+    let now = AddressStatus::without(&*app.current().await, &prefix, time::now_seconds(), is_gone);
     Ok(Json(Disallowed { rows: committed.rows, now, written }))
 }
 

@@ -5,7 +5,6 @@ mod manifests;
 mod plan;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -42,7 +41,7 @@ pub fn routes() -> Endpoints {
                 "kind": "GeoRule",
                 "metadata": {"name": "eu"},
                 "spec": {"mode": "allow", "countries": ["DE", "FR"]},
-            }]}),
+            }], "kinds": ["GeoRule"]}),
         )
         .answers::<ApplyAnswer>()
         .once_per_key();
@@ -51,9 +50,6 @@ pub fn routes() -> Endpoints {
 
 /// Bytes of a body, at most.
 const MAX_BODY: usize = 32 << 20;
-
-/// How long the feed may take to read what others have written: by an older state what they wrote would not be pruned.
-const CATCH_UP_TIME: Duration = Duration::from_secs(20);
 
 /// The answer.
 #[derive(Serialize, Debug, ToSchema)]
@@ -92,12 +88,14 @@ pub async fn apply(
     let wanted = Arc::new(wanted);
     let alone = app.documents.lock().await;
     for _ in 0..TRIES {
-        let snapshot = app.caught_up(CATCH_UP_TIME).await?;
+        // By an older state what others wrote would not be pruned.
+        let snapshot = app.in_force().await?;
         let since = snapshot.version.seq;
         let (of, asked) = (app.clone(), Arc::clone(&wanted));
         let plan = spawn_blocking(move || ApplyPlan::make(&of, &asked, &snapshot, wishes)).await;
-        let ApplyPlan { changes, addresses, results } = plan.map_err(|_| Problem::stopping())??;
+        let ApplyPlan { changes, addresses, scoped, results } = plan.map_err(|_| Problem::stopping())??;
         if dry_run {
+            app.require_token(&author).await?;
             return Ok(Json(ApplyAnswer { dry_run, results, version: None, applied: None }));
         }
         let committed = match changes.is_empty() {
@@ -105,9 +103,10 @@ pub async fn apply(
             false => {
                 // What somebody else has written since the plan was made is not overwritten: it is planned anew.
                 let only_if = Some(Unchanged { tables: &StoreTable::DOCUMENTS, since });
-                let entries = UnchangedRows { table: StoreTable::Ip, keys: Some(addresses), since };
+                let entries = [(StoreTable::Ip, addresses), (StoreTable::ScopedBans, scoped)];
+                let entries = entries.map(|(table, keys)| UnchangedRows { table, keys: Some(keys), since });
                 let change = Change::All { changes, only_if };
-                let committed = write.commit_if(change, &author, Some(entries)).await?;
+                let committed = write.commit_if(change, &author, entries).await?;
                 if committed.is_stale {
                     continue;
                 }

@@ -16,7 +16,7 @@ use crate::api::openapi::parameters::{ACTOR, ANCHOR, CURSOR, KIND, LIMIT, NAME, 
 use crate::api::query::QueryParams;
 use crate::auth::Role;
 use crate::problem::ApiResult;
-use crate::store::{AuditAnchor, AuditCheck, AuditFilter, AuditRow};
+use crate::store::{AUDIT_KINDS, AuditAnchor, AuditCheck, AuditFilter, AuditRow};
 use crate::time;
 
 /// The paths here.
@@ -89,7 +89,8 @@ pub struct AuditPage {
 
 /// Answers a page of entries, newest first.
 async fn list(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<AuditPage>> {
-    let params = QueryParams::read(&uri, &["actor", "kind", "name", "since", "until", "limit", "cursor"])?;
+    let known = &["actor", "kind", "name", "since", "until", "limit", "cursor"];
+    let params = QueryParams::read_with(&uri, known, &["kind"])?;
     let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
     let text = |name| params.get(name).map(str::to_owned);
     let filter = AuditFilter {
@@ -98,7 +99,7 @@ async fn list(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<AuditPage
             None => None,
         },
         actor: text("actor"),
-        kind: text("kind"),
+        kinds: params.words("kind", &AUDIT_KINDS)?.into_iter().map(str::to_owned).collect(),
         name: text("name"),
         since: params.moment("since")?.map(time::to_sql),
         until: params.moment("until")?.map(time::to_sql),

@@ -4,7 +4,9 @@ use serde_json::Value;
 use tidegate_author::{self as author, AutoBan, DocumentError};
 
 use crate::api::app_state::AppState;
+use crate::api::entry_fields::scope_warnings;
 use crate::api::named_documents::NamedDocument;
+use crate::api::shadow_fields::with_mode_enforce;
 use crate::auto_bans::MAX_RULES;
 use crate::feed::{Documents, Snapshot};
 use crate::problem::{ApiResult, Problem, ProblemCode};
@@ -21,6 +23,7 @@ impl NamedDocument for AutoBanRules {
         "ban": {"ttl": "1h", "factor": 2, "max_ttl": "7d"}, "mode": "shadow"}"#;
     const NOT_FOUND: ProblemCode = ProblemCode::AutoBanNotFound;
     const CHECK_READS: &'static [StoreTable] = &[StoreTable::Documents(DocumentKind::AutoBan)];
+    const HAS_SHADOW: bool = true;
 
     fn of(snapshot: &Snapshot) -> &Documents<AutoBan> {
         &snapshot.auto_bans
@@ -56,11 +59,16 @@ impl NamedDocument for AutoBanRules {
         Ok((text, rule))
     }
 
+    fn enforced(document: Value) -> Option<Value> {
+        with_mode_enforce(document)
+    }
+
     fn written(_: &AppState, snapshot: &Snapshot, _: &str, rule: &AutoBan) -> Vec<String> {
         let missing =
             rule.matches.routes.iter().filter(|id| !snapshot.routes.in_force.contains_key(id.as_str()));
         missing
             .map(|route| format!("there is no route `{route}`: nothing counts for it until there is"))
+            .chain(scope_warnings(rule.applies_to.as_ref(), snapshot))
             .collect()
     }
 }

@@ -20,6 +20,7 @@ pub fn routes() -> Endpoints {
             media: &["text/plain"],
             schema: json!({ "type": "string" }),
             example: Value::from("192.0.2.66\n203.0.113.64/26 # scanner\n"),
+            is_optional: false,
         }),
         ..About::new("Bans what a list has: all of it, or nothing")
     };
@@ -54,6 +55,7 @@ pub fn routes() -> Endpoints {
         .once_per_key()
         .problems(&[
             ProblemCode::NotInShadow,
+            ProblemCode::BannedBySource,
             ProblemCode::ProtectedNetwork,
             ProblemCode::AddressAllowed,
             ProblemCode::TableFull,

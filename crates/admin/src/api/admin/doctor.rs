@@ -56,6 +56,7 @@ pub async fn examine(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<Ex
         store: &store,
         tokens: &tokens.unwrap_or_default(),
         recording: &recording.unwrap_or_default(),
+        failed_handshakes: app.tls.gateways.as_ref().map_or(0, |tls| tls.state().failed_handshakes),
         now: time::now(),
     };
     findings.extend(examination.findings());

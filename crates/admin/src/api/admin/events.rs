@@ -19,8 +19,8 @@ use crate::api::cursor;
 use crate::api::endpoints::Endpoints;
 use crate::api::openapi::about::About;
 use crate::api::openapi::parameters::{
-    CLIENT, CLIENT_COUNTRY, CURSOR, FORMAT, LIMIT, PATH_PREFIX, REASON, ROUTE, SENT_HOST, SENT_METHOD, SINCE,
-    STATUS, UNTIL, VERDICT, WOULD_DENY, WOULD_DENY_RULE,
+    BAN_SOURCE, CLIENT, CLIENT_COUNTRY, CURSOR, FORMAT, LIMIT, MISMATCH, PATH_PREFIX, REASON, ROUTE,
+    SENT_HOST, SENT_METHOD, SINCE, STATUS, UNTIL, VERDICT, WOULD_DENY, WOULD_DENY_RULE,
 };
 use crate::api::query::QueryParams;
 use crate::auth::Role;
@@ -46,8 +46,10 @@ pub fn routes() -> Endpoints {
         &REASON,
         &WOULD_DENY,
         &WOULD_DENY_RULE,
+        &BAN_SOURCE,
         &SENT_METHOD,
         &SENT_HOST,
+        &MISMATCH,
         &LIMIT,
         &CURSOR,
         &FORMAT,
@@ -61,7 +63,7 @@ pub fn routes() -> Endpoints {
 }
 
 use export::{CSV, JSON_LINES};
-pub use filter::bounded;
+pub use filter::{bounded, check};
 
 /// Events per page by default.
 const DEFAULT_LIMIT: usize = 100;
@@ -90,9 +92,7 @@ async fn list(State(app): State<AppState>, headers: HeaderMap, uri: Uri) -> ApiR
     }
     let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
     let page = app.store.events(&filter, from, limit).await?;
-    let next = page.next.map(|next| {
-        cursor::write(&format!("{:x} {} {}", cursor::query_hash(&params), next.id, next.timestamp))
-    });
+    let next = page.next.map(|next| cursor_at(&params, &next));
     Ok(Json(EventsPage { items: page.rows.into_iter().map(shown).collect(), next }).into_response())
 }
 
@@ -101,8 +101,16 @@ fn shown(row: EventRow) -> EventRow {
     EventRow { timestamp: time::sql_to_rfc3339(row.timestamp), ..row }
 }
 
+/// The cursor of a page that begins at `next`.
+pub fn cursor_at(params: &QueryParams, next: &EventPosition) -> String {
+    cursor::write(&format!("{:x} {} {}", cursor::query_hash(params), next.id, next.timestamp))
+}
+
 /// Where the cursor says that the page begins.
-fn position(params: &QueryParams) -> ApiResult<Option<EventPosition>> {
+///
+/// # Errors
+/// When it is none, or one of a query with other filters.
+pub fn position(params: &QueryParams) -> ApiResult<Option<EventPosition>> {
     let Some(text) = params.get("cursor").map(cursor::read).transpose()? else { return Ok(None) };
     let mut parts = text.splitn(3, ' ');
     let mut part = || parts.next().ok_or_else(cursor::bad);

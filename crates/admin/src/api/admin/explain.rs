@@ -3,11 +3,12 @@
 //! this moment.
 
 mod checks;
+mod flags;
 mod matches;
 mod outcome;
 mod request;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
 use axum::extract::State;
@@ -27,12 +28,15 @@ use utoipa::ToSchema;
 use crate::api::app_state::AppState;
 use crate::api::endpoints::Endpoints;
 use crate::api::openapi::about::About;
-use crate::api::openapi::parameters::{COUNTRY, HEADER, HOST, IP, LISTENER, METHOD, PATH, PORT, SCHEME};
+use crate::api::openapi::parameters::{
+    COUNTRY, GATEWAY, HEADER, HOST, IP, LISTENER, METHOD, PATH, PORT, SCHEME,
+};
 use crate::auth::Role;
 use crate::feed::CurrentTables;
 use crate::problem::{ApiResult, Problem};
 use crate::time;
 use checks::{CountingLimit, GeoCheck, IpCheck};
+use flags::AppliedFlag;
 use matches::Matches;
 use outcome::Outcome;
 use request::DescribedRequest;
@@ -48,7 +52,7 @@ const SETTINGS: Settings = Settings {
 pub fn routes() -> Endpoints {
     let about = About::new("Says what would become of a request, and why");
     let about = about
-        .query(&[&METHOD, &HOST, &PATH, &IP, &HEADER, &COUNTRY, &LISTENER, &SCHEME, &PORT])
+        .query(&[&METHOD, &HOST, &PATH, &IP, &HEADER, &COUNTRY, &LISTENER, &SCHEME, &PORT, &GATEWAY])
         .answers::<Explanation>();
     Endpoints::default().get(Role::Read, "/api/admin/explain", explain).about(about)
 }
@@ -59,6 +63,9 @@ pub struct Explanation {
     version: String,
     decision: Outcome,
     checks: CheckResults,
+    /// How each flag applies to the request.
+    #[schema(value_type = BTreeMap<String, AppliedFlag>)]
+    flags: BTreeMap<&'static str, AppliedFlag>,
 }
 
 /// The result of each check, also of those after the one that decides.
@@ -105,7 +112,7 @@ impl Explanation {
     fn new(request: &DescribedRequest, now: &CurrentTables, clusters: &BTreeSet<String>) -> Self {
         let lines = request.lines();
         let facts = request.facts(&lines);
-        let ip = IpFinding::look_up(facts.client, &now.tables, time::now_seconds);
+        let ip = IpFinding::look_up(&facts, &now.tables, time::now_seconds);
         let geo = GeoFinding::look_up(facts.client, request.country_source(), &now.tables);
         let decide = |random_bits| outcome(request, &Facts { random_bits, ..facts }, ip, geo, now, clusters);
         // One whose host cannot be read is denied before any check, an empty host's too: it is for no
@@ -128,8 +135,9 @@ impl Explanation {
             if passes { checks::limits(&now.tables, &facts, found.as_ref(), ip) } else { Vec::new() };
         Self {
             version: now.tables.version.to_string(),
+            flags: flags::applied(&now.tables, &facts, request.gateway(), found.map(|found| found.route)),
             checks: CheckResults {
-                ip: IpCheck::new(&now.snapshot, ip),
+                ip: IpCheck::new(&now.snapshot, ip, &facts, found.map(|found| found.route)),
                 // A preflight request passes those of its route.
                 geo: GeoCheck::new(
                     &geo,

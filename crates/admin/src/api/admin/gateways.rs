@@ -6,11 +6,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use serde::Serialize;
+use tidegate_policy::version::Version;
 use utoipa::ToSchema;
 
 use crate::api::app_state::AppState;
 use crate::api::endpoints::Endpoints;
 use crate::api::openapi::about::About;
+use crate::api::openapi::parameters::VERSION;
 use crate::api::query::QueryParams;
 use crate::auth::Role;
 use crate::gateways::GatewayStatus;
@@ -18,7 +20,9 @@ use crate::problem::ApiResult;
 
 /// The paths here.
 pub fn routes() -> Endpoints {
-    let about = About::new("Lists the connected gateways, and what each enforces").answers::<GatewayList>();
+    let about = About::new("Lists the connected gateways, and what each enforces")
+        .query(&[&VERSION])
+        .answers::<GatewayList>();
     Endpoints::default().get(Role::Read, "/api/admin/gateways", list).about(about)
 }
 
@@ -33,6 +37,9 @@ pub struct GatewayInfo {
     address: Option<IpAddr>,
     /// The version that every VM that serves requests enforces; `null`: no ack yet.
     enforces: Option<String>,
+    /// Whether it enforces the version that was asked about, or a later one, in all VMs that serve requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enforces_asked: Option<bool>,
     /// The newest refresh that it has carried out.
     refresh: u64,
     vms: u32,
@@ -68,6 +75,7 @@ impl From<GatewayStatus> for GatewayInfo {
             process: format!("{:016x}", status.gateway.process),
             address: status.address,
             enforces: status.ack.map(|ack| ack.version.to_string()),
+            enforces_asked: None,
             refresh: status.ack.map_or(0, |ack| ack.refresh),
             vms: status.ack.map_or(0, |ack| ack.live),
             stale_vms: status.ack.map_or(0, |ack| ack.stale),
@@ -87,11 +95,20 @@ impl From<GatewayStatus> for GatewayInfo {
 /// All gateways.
 #[derive(Serialize, Debug, ToSchema)]
 pub struct GatewayList {
+    /// The newest version.
+    version: String,
     items: Vec<GatewayInfo>,
 }
 
 /// Answers the list.
 pub async fn list(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<GatewayList>> {
-    QueryParams::read(&uri, &[])?;
-    Ok(Json(GatewayList { items: app.gateways.list().into_iter().map(GatewayInfo::from).collect() }))
+    let params = QueryParams::read(&uri, &["version"])?;
+    let asked: Option<Version> =
+        params.parsed("version", "write the `version` of a write's answer, <epoch>.<seq>")?;
+    let info = |status: GatewayStatus| GatewayInfo {
+        enforces_asked: asked.map(|version| status.enforces(version)),
+        ..status.into()
+    };
+    let version = app.feed.version().to_string();
+    Ok(Json(GatewayList { version, items: app.gateways.list().into_iter().map(info).collect() }))
 }

@@ -99,7 +99,9 @@ pub async fn import(
         version: None,
         applied: None,
     };
-    if !dry_run {
+    if dry_run {
+        app.require_token(&author).await?;
+    } else {
         let change = Change::SetCountries { source: imported.source, table: imported.table };
         let (_, written) = write.commit(change, &author).await?;
         tracing::info!(by = %author.name, version = %written.version, source = answer.source, "countries imported");

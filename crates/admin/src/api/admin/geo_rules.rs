@@ -6,6 +6,7 @@ use tidegate_policy::geo::{GeoRule, GeoRules, MAX_GEO_RULES, MAX_GEO_RULES_BYTES
 
 use crate::api::app_state::AppState;
 use crate::api::named_documents::NamedDocument;
+use crate::api::shadow_fields::without_shadow;
 use crate::feed::{Documents, Snapshot};
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::{DocumentKind, StoreTable};
@@ -20,6 +21,7 @@ impl NamedDocument for GeoRuleDocuments {
     const EXAMPLE: &str = r#"{"mode": "deny", "countries": ["KP"], "status": 451}"#;
     const NOT_FOUND: ProblemCode = ProblemCode::GeoRuleNotFound;
     const CHECK_READS: &'static [StoreTable] = &[StoreTable::Documents(DocumentKind::GeoRule)];
+    const HAS_SHADOW: bool = true;
 
     fn of(snapshot: &Snapshot) -> &Documents<GeoRule> {
         &snapshot.geo_rules
@@ -39,6 +41,10 @@ impl NamedDocument for GeoRuleDocuments {
         let (text, rule) = Self::read(name, document)?;
         fits(snapshot, rule.clone())?;
         Ok((text, rule))
+    }
+
+    fn enforced(document: Value) -> Option<Value> {
+        without_shadow(document)
     }
 
     fn written(_: &AppState, _: &Snapshot, _: &str, _: &GeoRule) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! `GET ip-monitor`: which addresses are banned, in shadow or not, or allowed, and why; and how many
 //! requests came from them.
 
+mod needs_force;
 mod requests_seen;
 mod shadow_hits;
 
@@ -13,7 +14,8 @@ use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
+use tidegate_author::write_scope;
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
 use utoipa::ToSchema;
@@ -70,19 +72,68 @@ pub struct AddressStatus {
     sources: Vec<String>,
     since: Option<String>,
     until: Option<String>,
+    /// Where the entry applies, if not everywhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    applies_to: Option<Value>,
+    /// Further bans that apply at some hostnames or routes only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    limited: Vec<LimitedBan>,
+}
+
+/// A ban, perhaps one that applies at some hostnames or routes only.
+#[derive(Serialize, Debug, PartialEq, Eq, ToSchema)]
+pub struct LimitedBan {
+    /// The address or block.
+    entry: String,
+    /// `banned` or `watched`.
+    status: &'static str,
+    applies_to: Option<Value>,
+    reason: Option<String>,
+    source: Option<String>,
+    until: Option<String>,
+}
+
+impl LimitedBan {
+    /// The entry `listed`.
+    pub fn new(listed: &ListedPrefix) -> Self {
+        Self {
+            entry: listed.prefix.to_string(),
+            status: listed.status.name(),
+            applies_to: scope(listed),
+            reason: listed.reason.as_deref().map(str::to_owned),
+            source: listed.source.as_deref().map(str::to_owned),
+            until: until(listed),
+        }
+    }
+
+    /// The same once it denies.
+    pub fn enforced(listed: &ListedPrefix) -> Self {
+        Self { status: RowStatus::Banned.name(), ..Self::new(listed) }
+    }
+}
+
+/// Where an entry applies, as answers have it; `None`: everywhere.
+pub fn scope(listed: &ListedPrefix) -> Option<Value> {
+    listed.scope.as_deref().map(write_scope)
 }
 
 impl AddressStatus {
-    /// Status of `prefix` at `now`: an allow entry beats every ban, the longest ban decides, and
-    /// expired entries do not count.
+    /// Status of `prefix` at `now`: an allow entry beats every ban, the longest ban that applies everywhere
+    /// decides, then the longest of the others, and expired entries do not count.
     pub fn of(snapshot: &Snapshot, prefix: &Prefix, now: UnixSeconds) -> Self {
         Self::of_entries(snapshot, prefix, now, |_| true)
     }
 
-    /// The same once there is no row of exactly `prefix` with one of `statuses`; what only sources have stays.
-    pub fn without(snapshot: &Snapshot, prefix: &Prefix, statuses: &[RowStatus], now: UnixSeconds) -> Self {
+    /// The same once the rows of exactly `prefix` are gone for which `is_gone` returns true; what only sources have
+    /// stays.
+    pub fn without(
+        snapshot: &Snapshot,
+        prefix: &Prefix,
+        now: UnixSeconds,
+        is_gone: impl Fn(&ListedPrefix) -> bool,
+    ) -> Self {
         Self::of_entries(snapshot, prefix, now, |listed| {
-            listed.prefix != *prefix || !statuses.contains(&listed.status) || listed.keys.is_empty()
+            listed.prefix != *prefix || listed.keys.is_empty() || !is_gone(listed)
         })
     }
 
@@ -97,9 +148,12 @@ impl AddressStatus {
             .filter(|listed| listed.prefix.len() <= prefix.len() && !listed.left_out && counts(listed))
             .filter(|listed| listed.expires.is_none_or(|expires| now < expires))
             .collect();
-        let decides = [RowStatus::Allowed, RowStatus::Banned, RowStatus::Watched]
-            .into_iter()
-            .find_map(|status| in_force.iter().find(|listed| listed.status == status));
+        let decides =
+            [RowStatus::Allowed, RowStatus::Banned, RowStatus::Watched].into_iter().find_map(|status| {
+                let mut of_status = in_force.iter().filter(|listed| listed.status == status);
+                of_status.clone().find(|listed| listed.scope.is_none()).or_else(|| of_status.next())
+            });
+        let limited = in_force.iter().filter(|listed| listed.scope.is_some() && Some(*listed) != decides);
         Self {
             ip: prefix.to_string(),
             status: decides.map_or("none", |listed| listed.status.name()),
@@ -109,6 +163,8 @@ impl AddressStatus {
             sources: decides.map(sources).unwrap_or_default(),
             since: decides.and_then(since),
             until: decides.and_then(until),
+            applies_to: decides.and_then(scope),
+            limited: limited.map(LimitedBan::new).collect(),
         }
     }
 }
@@ -138,12 +194,15 @@ fn first_address(prefix: &Prefix) -> IpAddr {
     }
 }
 
-/// Status of an address or a block, and how many requests came from there.
+/// Status of an address or a block, how many requests came from there, and every entry that covers it.
 #[derive(Serialize, Debug, PartialEq, Eq, ToSchema)]
 pub struct AddressReport {
     #[serde(flatten)]
     address: AddressStatus,
     requests_seen: Option<RequestsSeen>,
+    /// Every entry of it or of a block around it, the longest prefix first: one of a prefix and status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entries: Option<Vec<Entry>>,
 }
 
 /// Answers the status of one address or block.
@@ -156,9 +215,17 @@ pub async fn one(
     let prefix: Prefix = ip.trim().parse().map_err(|error: tidegate_policy::address::PrefixError| {
         Problem::parameter("ip", "invalid_ip", error.to_string())
     })?;
-    let address = AddressStatus::of(&*app.current().await, &prefix, time::now_seconds());
+    let (snapshot, now) = (app.in_force().await?, time::now_seconds());
+    let address = AddressStatus::of(&snapshot, &prefix, now);
+    // At most one of each status for each length of a prefix.
+    let covering = snapshot.covering(first_address(&prefix));
+    let covering = covering.filter(|listed| listed.prefix.len() <= prefix.len());
+    let mut entries: Vec<Entry> = covering.map(|listed| Entry::new(listed, now)).collect();
+    drop(snapshot);
+    requests_seen::fill(&app, &mut entries).await?;
+    shadow_hits::fill(&app, &mut entries).await?;
     let requests_seen = RequestsSeen::of(&app, &prefix).await?;
-    Ok(Json(AddressReport { address, requests_seen }))
+    Ok(Json(AddressReport { address, requests_seen, entries: Some(entries) }))
 }
 
 /// What the rows of an entry say by themselves.
@@ -185,9 +252,15 @@ pub struct Entry {
     updated: Option<String>,
     until: Option<String>,
     expired: bool,
+    /// Where it applies, if not everywhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    applies_to: Option<Value>,
     /// It has no effect: its table is full.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     left_out: bool,
+    /// Why it would be refused without `force`, if it were written now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    needs_force: Option<String>,
     /// Keys of its rows: one address can be written in several ways; none of what only sources have.
     rows: Vec<String>,
     requests_seen: Option<RequestsSeen>,
@@ -212,7 +285,9 @@ impl Entry {
             until: until(&listed),
             updated: listed.updated.map(time::rfc3339),
             expired: listed.expires.is_some_and(|expires| expires <= now),
+            applies_to: scope(&listed),
             left_out: listed.left_out,
+            needs_force: None,
             reason: listed.reason.as_deref().map(str::to_owned),
             source: listed.source.as_deref().map(str::to_owned),
             rows: listed.keys,
@@ -256,7 +331,9 @@ pub async fn entries(
 ) -> ApiResult<IpMonitorPage> {
     let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
     let from = params.get("cursor").map(Position::read).transpose()?.unwrap_or_default();
-    let mut page = page(&*app.current().await, status, limit, from, time::now_seconds());
+    let (snapshot, now) = (app.in_force().await?, time::now_seconds());
+    let mut page = page(&snapshot, status, limit, from, now);
+    needs_force::fill(app, &snapshot, now, &mut page.items);
     requests_seen::fill(app, &mut page.items).await?;
     shadow_hits::fill(app, &mut page.items).await?;
     Ok(page)
@@ -270,7 +347,7 @@ fn status(word: &str) -> ApiResult<RowStatus> {
 }
 
 /// Where a page begins: after a prefix, and after this many entries of the next one, which may
-/// have one per status.
+/// have one per status and scope.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Position {
     behind: Option<Prefix>,

@@ -6,6 +6,7 @@ use tidegate_policy::limit::{Limit, MAX_LIMITS};
 
 use crate::api::app_state::AppState;
 use crate::api::named_documents::NamedDocument;
+use crate::api::shadow_fields::without_shadow;
 use crate::feed::{Documents, Snapshot};
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::store::{DocumentKind, StoreTable};
@@ -20,6 +21,7 @@ impl NamedDocument for Limits {
     const EXAMPLE: &str = r#"{"key": "ip", "rate": 100, "per": "minute", "burst": 20, "shadow": true}"#;
     const NOT_FOUND: ProblemCode = ProblemCode::LimitNotFound;
     const CHECK_READS: &'static [StoreTable] = &[StoreTable::Documents(DocumentKind::Limit)];
+    const HAS_SHADOW: bool = true;
 
     fn of(snapshot: &Snapshot) -> &Documents<Limit> {
         &snapshot.limits
@@ -43,6 +45,10 @@ impl NamedDocument for Limits {
             return Err(Problem::field("", "too_many", detail));
         }
         Ok((text, limit))
+    }
+
+    fn enforced(document: Value) -> Option<Value> {
+        without_shadow(document)
     }
 
     fn written(_: &AppState, snapshot: &Snapshot, name: &str, _: &Limit) -> Vec<String> {

@@ -5,6 +5,7 @@ mod flags;
 pub mod health;
 pub mod ip;
 pub mod recording;
+mod shadow;
 
 use crate::api::endpoints::Endpoints;
 
@@ -16,4 +17,5 @@ pub fn routes() -> Endpoints {
         .merge(health::routes())
         .merge(ip::routes())
         .merge(recording::routes())
+        .merge(shadow::routes())
 }

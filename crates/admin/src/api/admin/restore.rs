@@ -65,6 +65,7 @@ pub async fn restore(
     sent?;
     let Restored { seq, tables } = restored?;
     if dry_run {
+        app.require_token(&author).await?;
         return Ok(Json(RestoreAnswer { dry_run, tables, version: None, applied: None }));
     }
     tracing::info!(by = %author.name, seq, "restored");

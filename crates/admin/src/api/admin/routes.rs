@@ -102,13 +102,18 @@ impl NamedDocument for Routes {
         warnings
     }
 
-    /// Limits that name the route are not changed; that name has no effect.
+    /// Limits and bans that name the route are not changed; that name has no effect.
     fn removed(snapshot: &Snapshot, name: &str) -> Vec<String> {
         let missing = snapshot.missing_routes().into_iter().filter(|missing| missing.route == name);
         let say = |limit| {
             format!("the limit `{limit}` names this route: for it that one holds for no request any more")
         };
-        missing.map(|missing| say(missing.limit)).collect()
+        let are_banned = snapshot.scopes().any(|scope| scope.routes.iter().any(|route| route == name));
+        let bans = are_banned.then(|| {
+            "bans apply to this route: for it they deny nobody until there is one of its name again"
+                .to_owned()
+        });
+        missing.map(|missing| say(missing.limit)).chain(bans).collect()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Extension, State};
@@ -9,15 +10,17 @@ use axum::http::Uri;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
-use tidegate_author::{self as author, Place, Source};
+use tidegate_author::{self as author, DocumentError, Place, Source};
 use utoipa::ToSchema;
 
 use crate::api::app_state::AppState;
 use crate::api::endpoints::Endpoints;
+use crate::api::entry_fields::{scope_warnings, too_many_scopes};
 use crate::api::named_documents::NamedDocument;
 use crate::api::openapi::about::About;
 use crate::api::openapi::parameters::{REFRESH_FORCE, WAIT_APPLIED};
 use crate::api::query::{PathParam, QueryParams};
+use crate::api::shadow_fields::with_mode_enforce;
 use crate::api::wait_applied::PendingWrite;
 use crate::auth::Role;
 use crate::feed::{Documents, ParsedDocument, Snapshot};
@@ -40,7 +43,12 @@ pub fn routes() -> Endpoints {
     let about = About::new("Fetches a source now")
         .query(&[&REFRESH_FORCE, &WAIT_APPLIED])
         .answers::<SourceRefreshed>()
-        .problems(&[ProblemCode::SourceNotFound, ProblemCode::SourceFailed, ProblemCode::SourceChanged]);
+        .problems(&[
+            ProblemCode::SourceNotFound,
+            ProblemCode::SourceFailed,
+            ProblemCode::SourceChanged,
+            ProblemCode::TableFull,
+        ]);
     Endpoints::default().post(Role::Operate, "/api/admin/sources/{name}/refresh", refresh).about(about)
 }
 
@@ -51,7 +59,9 @@ impl NamedDocument for BanSources {
     const EXAMPLE: &str =
         r#"{"url": "https://lists.example.com/drop.txt", "interval": "12h", "reason": "on the drop list"}"#;
     const NOT_FOUND: ProblemCode = ProblemCode::SourceNotFound;
+    const CONFLICTS: &'static [ProblemCode] = &[ProblemCode::TableFull];
     const CHECK_READS: &'static [StoreTable] = &[StoreTable::Documents(DocumentKind::Source)];
+    const HAS_SHADOW: bool = true;
 
     fn of(snapshot: &Snapshot) -> &Documents<Source> {
         &snapshot.sources
@@ -77,13 +87,33 @@ impl NamedDocument for BanSources {
                 format!("with this one there are too many: up to {MAX_SOURCES}; remove others first");
             return Err(Problem::field("", "too_many", detail));
         }
+        if source.applies_to.as_ref().is_some_and(|scope| !snapshot.may_have_scope(scope)) {
+            return Err(too_many_scopes());
+        }
         Ok((text, source))
     }
 
-    fn written(app: &AppState, _: &Snapshot, _: &str, source: &Source) -> Vec<String> {
-        let needs_files = matches!(source.place, Place::File(_)) || source.credentials.is_some();
+    fn problems_in(source: &Source, snapshot: &Snapshot) -> Vec<DocumentError> {
+        let is_left_out = source.applies_to.as_ref().is_some_and(|scope| snapshot.is_scope_left_out(scope));
+        let error = || DocumentError {
+            pointer: "/applies_to".to_owned(),
+            code: "too_many",
+            message: too_many_scopes().detail().to_owned(),
+        };
+        is_left_out.then(error).into_iter().collect()
+    }
+
+    fn enforced(document: Value) -> Option<Value> {
+        with_mode_enforce(document)
+    }
+
+    fn written(app: &AppState, snapshot: &Snapshot, _: &str, source: &Source) -> Vec<String> {
+        let needs_files = matches!(source.place, Place::File(_))
+            || source.credentials.is_some()
+            || source.ca_file.is_some();
         let warning = "its file cannot be read: the service was started without --source-files";
-        (needs_files && !app.sources.has_files()).then(|| warning.to_owned()).into_iter().collect()
+        let warning = (needs_files && !app.sources.has_files()).then(|| warning.to_owned());
+        warning.into_iter().chain(scope_warnings(source.applies_to.as_ref(), snapshot)).collect()
     }
 
     async fn states(app: &AppState) -> ApiResult<HashMap<String, Value>> {
@@ -102,8 +132,10 @@ impl NamedDocument for BanSources {
 struct SourceInfo {
     /// `ok`, `failing`, `held_back` or `stale`.
     state: &'static str,
-    /// Entries in force.
+    /// Entries in force: they deny, or are in shadow, as the source's `mode` says.
     entries: usize,
+    /// Entries that the source only simulates, which are always in shadow.
+    simulated: usize,
     /// When the set was last known to be what the source has.
     fetched: Option<String>,
     /// How many seconds ago that was.
@@ -134,7 +166,8 @@ impl SourceInfo {
         let age = checked_ms.map(|at| time_text::now_ms().saturating_sub(at).max(0).unsigned_abs() / 1_000);
         Self {
             state: state_name(&status, stale),
-            entries: snapshot.source_set(&name).map_or(0, tidegate_policy::table::AddressTable::len),
+            entries: snapshot.source_set(&name).map_or(0, |set| set.listed.len()),
+            simulated: snapshot.source_set(&name).map_or(0, |set| set.simulated.len()),
             fetched: status.checked_at.map(time::sql_to_rfc3339),
             age_s: age,
             tried: status.tried_at.map(time::sql_to_rfc3339),
@@ -170,6 +203,18 @@ pub fn count_states(snapshot: &Snapshot, states: &[SourceState]) -> [(&'static s
     };
     let all: Vec<&str> = snapshot.sources.in_force.iter().map(of).collect();
     STATES.map(|state| (state, all.iter().filter(|of| **of == state).count()))
+}
+
+/// Seconds since the source of `snapshot` was fetched that this was longest ago for, or made if it never was.
+pub fn longest_age_s(snapshot: &Snapshot, states: &[SourceState]) -> f64 {
+    let since_ms = |(name, document): (&Arc<str>, &Arc<ParsedDocument<Source>>)| {
+        let found = states.iter().find(|state| state.name == **name);
+        let checked = found.and_then(|state| state.status.checked_at.as_deref()).and_then(time_text::to_ms);
+        checked.or_else(|| document.created().map(Timestamp::as_millisecond))
+    };
+    let now = time_text::now_ms();
+    let oldest = snapshot.sources.in_force.iter().filter_map(since_ms).min().unwrap_or(now);
+    Duration::from_millis(now.saturating_sub(oldest).max(0).unsigned_abs()).as_secs_f64()
 }
 
 /// The answer of `refresh`.
@@ -210,12 +255,19 @@ pub async fn refresh(
     let params = QueryParams::read(&uri, &[REFRESH_FORCE.name, WAIT_APPLIED.name])?;
     let force = params.boolean(REFRESH_FORCE.name)?;
     let write = PendingWrite::prepare(&app, &params)?;
+    let snapshot = app.current().await;
+    let document = snapshot.sources.in_force.get(name.as_str());
+    let scope = document.and_then(|document| document.parsed.applies_to.as_ref());
+    if scope.is_some_and(|scope| snapshot.is_scope_left_out(scope)) {
+        return Err(too_many_scopes());
+    }
     let done = app.sources.refresh(&name, force, &author).await.map_err(|error| match error {
         RefreshError::NotFound => Problem::new(
             ProblemCode::SourceNotFound,
             "there is no source of this name; GET /api/admin/sources lists them",
         ),
         RefreshError::Changed => Problem::new(ProblemCode::SourceChanged, error.to_string()),
+        RefreshError::Busy => Problem::new(ProblemCode::SourceFailed, error.to_string()),
         RefreshError::Failed(why) => {
             Problem::new(ProblemCode::SourceFailed, format!("{why}; what was fetched before stays in force"))
         }

@@ -56,7 +56,7 @@ async fn answer(app: &AppState, request: Request<Body>, check: Check) -> ApiResu
 
 fn find(check: Check, question: &Question<'_>, tables: &Arc<Tables>) -> Found {
     match check {
-        Check::Ip => Found::Ip(IpFinding::look_up(question.client, tables, time::now_seconds)),
+        Check::Ip => Found::Ip(IpFinding::look_up(&question.facts(), tables, time::now_seconds)),
         Check::Geo => {
             let country = GeoFinding::look_up(question.client, question.country_source, tables).country();
             Found::Geo(GeoAnswer { country, verdicts: tables.geo.verdicts(country) })

@@ -1,9 +1,11 @@
 //! `POST /api/data-plane/v1/events`: recorded events. With `sync=1` one open event, whose
 //! response waits for the answer.
 
+use std::collections::HashMap;
+
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -14,6 +16,7 @@ use tidegate_policy::wire::event::{
 use tidegate_policy::wire::sync::Gateway;
 use utoipa::ToSchema;
 
+use super::ban_sources;
 use super::sync::gateway;
 use crate::api::app_state::AppState;
 use crate::api::body;
@@ -23,7 +26,7 @@ use crate::api::openapi::parameters::SYNC;
 use crate::api::query::QueryParams;
 use crate::auth::Role;
 use crate::problem::{ApiResult, Problem, ProblemCode};
-use crate::store::{Append, Appended, RecorderFigures};
+use crate::store::{Append, Appended, Author, RecorderFigures};
 
 /// The paths here.
 pub fn routes() -> Endpoints {
@@ -70,19 +73,24 @@ pub struct PostResult {
 /// # Errors
 /// 400 when it cannot be read; 503 when the store is busy, or the post has a later version of its
 /// format: then the sender keeps it and tries again.
-pub async fn record(State(app): State<AppState>, request: Request<Body>) -> ApiResult<Response> {
+pub async fn record(
+    State(app): State<AppState>,
+    Extension(author): Extension<Author>,
+    request: Request<Body>,
+) -> ApiResult<Response> {
     let gateway = gateway(request.headers())?;
     let params = QueryParams::read(request.uri(), &["sync"])?;
     app.gateways.note_post(&gateway);
     match params.flag("sync")? {
-        true => record_open(&app, gateway, request).await.map(IntoResponse::into_response),
-        false => record_batches(&app, gateway, request).await.map(IntoResponse::into_response),
+        true => record_open(&app, &author, gateway, request).await.map(IntoResponse::into_response),
+        false => record_batches(&app, &author, gateway, request).await.map(IntoResponse::into_response),
     }
 }
 
 /// Stores a post. After a 200 the recorder drops it.
 async fn record_batches(
     app: &AppState,
+    author: &Author,
     gateway: Gateway,
     request: Request<Body>,
 ) -> ApiResult<Json<PostResult>> {
@@ -94,8 +102,13 @@ async fn record_batches(
             .await
             .map_err(|_| Problem::stopping())?,
     };
+    // Before anything is counted: what is not let in any more says nothing.
+    app.require_token(author).await?;
     let (append, malformed) = match decoded {
-        Ok((append, malformed)) => (Append { untold, ..append }, malformed),
+        Ok((append, malformed)) => {
+            let ban_sources = ban_sources::of_events(&app.feed, &append.batches).await;
+            (Append { untold, ban_sources, ..append }, malformed)
+        }
         Err(error) => return Err(unreadable(app, "not a post of events", &error).await?),
     };
     check_size(&append)?;
@@ -137,8 +150,14 @@ fn impossible(what: &str) -> Problem {
 }
 
 /// Stores an open event. 204: it is committed, now or before.
-async fn record_open(app: &AppState, gateway: Gateway, request: Request<Body>) -> ApiResult<StatusCode> {
+async fn record_open(
+    app: &AppState,
+    author: &Author,
+    gateway: Gateway,
+    request: Request<Body>,
+) -> ApiResult<StatusCode> {
     let (_, bytes) = body::bytes(request, MAX_OPEN).await?;
+    app.require_token(author).await?;
     let open = match OpenEvent::from_bytes(&bytes) {
         Ok(open) => open,
         Err(error) => return Err(unreadable(app, "not an open event", &error).await?),
@@ -202,6 +221,7 @@ fn decode(gateway: Gateway, bytes: &[u8]) -> Result<(Append, u64), FormatError> 
         retries: post.retries,
     };
     let EventPost { sources, dropped, .. } = post;
-    let append = Append { gateway, sources, dropped, batches, recorder, untold: false };
+    let append =
+        Append { gateway, sources, dropped, batches, recorder, untold: false, ban_sources: HashMap::new() };
     Ok((append, malformed))
 }

@@ -36,6 +36,8 @@ pub struct Body {
     pub schema: Value,
     /// A valid one; `null`: none is shown.
     pub example: Value,
+    /// Whether a request may be without one.
+    pub is_optional: bool,
 }
 
 /// An answer that is no problem.
@@ -70,20 +72,27 @@ impl About {
     #[must_use]
     pub fn takes<T: ToSchema>(mut self, example: Value) -> Self {
         let schema = self.reference::<T>();
-        Self { body: Some(Body { media: &[JSON], schema, example }), ..self }
+        Self { body: Some(Body { media: &[JSON], schema, example, is_optional: false }), ..self }
+    }
+
+    /// A request may be without the body that it takes.
+    #[must_use]
+    pub fn or_no_body(self) -> Self {
+        Self { body: self.body.map(|body| Body { is_optional: true, ..body }), ..self }
     }
 
     /// It takes a document, whose schema is called `schema`, as JSON or YAML.
     #[must_use]
     pub fn takes_document(self, schema: &str, example: Value) -> Self {
-        let body = Body { media: &[JSON, "application/yaml"], schema: named(schema), example };
+        let body =
+            Body { media: &[JSON, "application/yaml"], schema: named(schema), example, is_optional: false };
         Self { body: Some(body), ..self }
     }
 
     /// It takes a body in one of the gateways' own formats.
     #[must_use]
     pub fn takes_binary(self) -> Self {
-        let body = Body { media: &[BINARY], schema: json!({}), example: Value::Null };
+        let body = Body { media: &[BINARY], schema: json!({}), example: Value::Null, is_optional: false };
         Self { body: Some(body), ..self }
     }
 

@@ -43,6 +43,7 @@ parameters! {
     STRICT = "strict", r#"{"type": "boolean", "default": false}"#, "Change nothing if an entry is refused";
     FORCE = "force", BOOLEAN, "Take protected networks, allowed addresses and an empty list, too";
     REFRESH_FORCE = "force", BOOLEAN, "Take whatever the source has, an empty list as well";
+    REPORT_FORMAT = "format", r#"{"type": "string", "enum": ["json", "markdown"]}"#, "JSON, or a page of Markdown; unless given, what `Accept` asks for";
     LIMIT = "limit", r#"{"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}"#, "Items of a page, at most";
     DOCUMENTS = "limit", r#"{"type": "integer", "minimum": 1, "maximum": 10000, "default": 1000}"#, "Documents of a page, at most";
     CURSOR = "cursor", TEXT, "The `next` of the page before";
@@ -52,8 +53,9 @@ parameters! {
     FLAG_STATUS = "status", SWITCH, "Whether the answer has the effect of the flags, too";
     ENTRY_STATUS = "status", r#"{"type": "string", "enum": ["banned", "allowed", "watched"]}"#, "Entries of this status only";
     SEEN = "seen", SWITCH, "1: the addresses that most requests came from";
+    VERSION = "version", r#"{"type": "string", "pattern": "^[0-9a-f]{16}\\.[0-9]{1,19}$"}"#, "Whether gateways enforce this version, which a write has answered";
     ACTOR = "actor", TEXT, "Changes by this token or program only";
-    KIND = "kind", TEXT, "Changes of this kind only";
+    KIND = "kind", r#"{"type": "array", "items": {"type": "string"}}"#, "Changes of these kinds only; repeated, or with commas between them";
     NAME = "name", TEXT, "Changes of what has this name only";
     SINCE = "since", MOMENT, "Not before this moment, or this span before now";
     UNTIL = "until", MOMENT, "Before this moment, or this span before now";
@@ -64,6 +66,7 @@ parameters! {
     HEADER = "header", r#"{"type": "array", "items": {"type": "string"}, "maxItems": 100}"#, "A header line of the request, NAME:VALUE; may be repeated";
     COUNTRY = "country", r#"{"type": "string", "examples": ["DE"]}"#, "The client's country, where gateways have it from a header";
     LISTENER = "listener", TEXT, "The listener by which the request comes";
+    GATEWAY = "gateway", TEXT, "The node id of the gateway that the request comes to, for flags that are limited to gateways";
     SCHEME = "scheme", r#"{"type": "string", "enum": ["http", "https"]}"#, "How the request arrives";
     PORT = "port", r#"{"type": "integer", "minimum": 1, "maximum": 65535}"#, "The port at which the request arrives";
     PRUNE = "prune", BOOLEAN, "Remove what the body does not have, of the kinds that it has";
@@ -80,12 +83,20 @@ parameters! {
     VERDICT = "verdict", r#"{"type": "string", "enum": ["allow", "deny", "redirect", "unseen"]}"#, "What the gate did";
     REASON = "reason", r#"{"type": "string", "examples": ["ip_banned"]}"#, "Why it did so";
     WOULD_DENY = "would_deny", r#"{"type": "string", "enum": ["ip_banned", "geo_denied"]}"#, "Why an entry in shadow would have denied it";
+    BAN_SOURCE = "ban_source", r#"{"type": "string", "minLength": 1, "maxLength": 63}"#, "Whose list has the ban that denied it, or would have in shadow";
     WOULD_DENY_RULE = "would_deny_rule", r#"{"type": "string", "minLength": 1, "maxLength": 253}"#, "That entry: a ban's prefix, or a geo rule's name";
     SENT_METHOD = "method", r#"{"type": "string", "minLength": 1, "maxLength": 32}"#, "The method, whatever its case";
     SENT_HOST = "host", r#"{"type": "string", "minLength": 1, "maxLength": 255}"#, "The host, whatever its case; without a port";
+    MISMATCH = "mismatch", r#"{"type": "string", "enum": ["any", "ip", "geo", "route"]}"#, "The check in shadow that database and gateway answered differently";
+    CHECK = "check", r#"{"type": "string", "enum": ["ip", "geo", "route"]}"#, "Differences of this check only";
+    LAGGING = "lagging", r#"{"type": "boolean"}"#, "Whether the gateway's tables were only behind the database; both unless given";
     FORMAT = "format", r#"{"type": "string", "enum": ["json", "csv", "jsonl"], "default": "json"}"#, "A page, or a download with a limit up to 1,000,000";
     SORT = "sort", r#"{"type": "string", "enum": ["requests", "p50", "p95", "p99", "bytes_out", "errors", "denied"], "default": "requests"}"#, "Highest first";
-    STEP = "step", r#"{"type": "string", "enum": ["1m", "1h", "1d"], "default": "1m"}"#, "Length of a step, where it is kept so finely";
+    TEMPLATE = "template", r#"{"type": "string", "minLength": 1, "maxLength": 2048}"#, "The path template that matched";
+    COUNTED_METHOD = "method", r#"{"type": "string", "minLength": 1, "maxLength": 32}"#, "The method, whatever its case; `other`: none of HTTP's";
+    GROUP = "group", r#"{"type": "string", "enum": ["path", "route"], "default": "path"}"#, "Count by route, template and method, or by the route alone";
+    STEP = "step", r#"{"type": "string", "enum": ["1m", "5m", "15m", "1h", "1d", "auto"], "default": "1m"}"#, "Length of a step, where it is kept so finely; auto: at most 200 steps";
+    CURVE_STEP = "step", SPAN, "Length of a slice, at least, up to 7d; as finely as it is measured unless given";
     TOP = "limit", r#"{"type": "integer", "minimum": 1, "maximum": 1000, "default": 20}"#, "Values, at most";
     CLIENTS = "limit", r#"{"type": "integer", "minimum": 1, "maximum": 100, "default": 10}"#, "Clients of each limit, at most";
     SYNC = "sync", SWITCH, "1: one event whose response waits for the answer";
@@ -116,7 +127,7 @@ pub const PATH: Parameter = Parameter {
 pub const BY: Parameter = Parameter {
     name: "by",
     says: "What the values are of",
-    schema: r#"{"type": "string", "enum": ["ip", "country", "path", "reason", "user_agent", "rule", "limit", "would_deny"]}"#,
+    schema: r#"{"type": "string", "enum": ["ip", "country", "path", "reason", "user_agent", "rule", "limit", "would_deny", "shadow_source"]}"#,
     is_required: true,
 };
 

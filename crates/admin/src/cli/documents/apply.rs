@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use form_urlencoded::Serializer;
 use reqwest::Method;
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::CommandResult;
 use super::difference::unified_diff;
-use super::files::{self, FileDocument, FileDocuments, FileSelection};
+use super::files::{self, FileDocument, FileDocuments, FileSelection, LocatedError};
 use crate::api::query::MAX_WAIT_APPLIED;
 use crate::cli::api_client::{AccessArgs, ApiClient, FieldProblem, ProblemReply, RequestError};
 use crate::cli::output::{plain, print_error_line, print_line, print_text};
@@ -108,7 +108,7 @@ impl ApplyArgs {
         if self.dry_run {
             return self.what.show(kinds, force).await;
         }
-        let wanted = files::read(&self.what.from, kinds)?;
+        let wanted = self.what.read(kinds).await?;
         let reply = self.what.send(&wanted, &[("force", force)], Some(self.wait)).await?;
         for (at, result) in reply.results.iter().enumerate() {
             print_line(format_args!("{} {}", plain(&result.called(kinds)), plain(&result.outcome)))?;
@@ -130,8 +130,21 @@ impl DiffArgs {
         self.show(kinds, false).await
     }
 
+    /// The documents, if all of them can be read.
+    async fn read(&self, kinds: &[Kind]) -> anyhow::Result<FileDocuments> {
+        let mut wanted = files::read(&self.from, kinds)?;
+        if self.prune {
+            // Anything may stand in them: what they have would be removed as if it were not there.
+            let unread = wanted.unread.drain(..);
+            wanted
+                .wrong
+                .extend(unread.map(|one| one.saying("--prune needs every file of a directory readable")));
+        }
+        if wanted.wrong.is_empty() { Ok(wanted) } else { Err(self.all_errors(wanted).await) }
+    }
+
     async fn show(&self, kinds: &[Kind], force: bool) -> anyhow::Result<CommandResult> {
-        let wanted = files::read(&self.from, kinds)?;
+        let wanted = self.read(kinds).await?;
         let reply = self.send(&wanted, &[("force", force), ("dry_run", true)], None).await?;
         for (at, result) in reply.results.iter().enumerate() {
             let location = wanted
@@ -167,20 +180,44 @@ impl DiffArgs {
         query.extend_pairs(wishes.map(|(name, _)| (name, "true")));
         query.extend_pairs(wait.map(|wait| ("wait_applied", format!("{}ms", wait.as_millis()))));
         let target = format!("/api/admin/apply?{}", query.finish());
+        match Self::ask(&ApiClient::new(&self.access)?, wanted, &target).await {
+            Ok(answer) => ApplyReply::deserialize(&answer)
+                .with_context(|| format!("of what was applied the service says {answer}")),
+            Err(RequestError::Refused(refusal)) => match located(&wanted.documents, &refusal) {
+                errors if errors.is_empty() => Err(RequestError::Refused(refusal).into()),
+                errors => Err(files::refusal(errors)),
+            },
+            Err(unreachable) => Err(unreachable.into()),
+        }
+    }
+
+    async fn ask(client: &ApiClient, wanted: &FileDocuments, target: &str) -> Result<Value, RequestError> {
         let documents: Vec<&Value> = wanted.documents.iter().map(|one| &one.document).collect();
         let kinds: Vec<&str> = wanted.listed.iter().map(|kind| kind.name()).collect();
         let body = json!({ "documents": documents, "kinds": kinds });
-        match ApiClient::new(&self.access)?.request(Method::POST, &target, Some(&body), "results").await {
-            Ok(answer) => ApplyReply::deserialize(&answer)
-                .with_context(|| format!("of what was applied the service says {answer}")),
-            Err(RequestError::Refused(refusal)) => {
-                bail!(
-                    "nothing was changed, for not everything is right:\n{}",
-                    located(&wanted.documents, &refusal)
-                )
-            }
-            Err(unreachable) => Err(unreachable.into()),
+        client.request(Method::POST, target, Some(&body), "results").await
+    }
+
+    /// All that is wrong, where some documents cannot be read: with what the service would say of the others, so
+    /// that it is mended in one go.
+    async fn all_errors(&self, mut wanted: FileDocuments) -> anyhow::Error {
+        let mut errors = std::mem::take(&mut wanted.wrong);
+        let not_checked = |why: &dyn std::fmt::Display| {
+            print_error_line(format_args!("what can be read was not checked by the service: {why}"));
+        };
+        match ApiClient::new(&self.access) {
+            _ if wanted.documents.is_empty() => {}
+            Err(error) => not_checked(&error),
+            // Not pruned: what was not read is not gone.
+            Ok(client) => match Self::ask(&client, &wanted, "/api/admin/apply?dry_run=true").await {
+                Ok(_) => {}
+                Err(RequestError::Refused(refusal)) => {
+                    errors.extend(located(&wanted.documents, &refusal));
+                }
+                Err(error) => not_checked(&error),
+            },
         }
+        files::refusal(errors)
     }
 }
 
@@ -191,26 +228,17 @@ fn warn(wanted: &[FileDocument], at: usize, result: &DocumentReply) {
     }
 }
 
-/// All errors of a refusal, a line each, with file and line where they are about a document.
-fn located(wanted: &[FileDocument], refusal: &ProblemReply) -> String {
-    let line = |pointer: &str, detail: &str, code: &str| {
-        let rest = pointer.strip_prefix("/documents/")?;
+/// All errors of a refusal, with file and line where they are about a document. Those that are about all come
+/// first.
+fn located(wanted: &[FileDocument], refusal: &ProblemReply) -> Vec<LocatedError> {
+    let located = |wrong: &FieldProblem| {
+        let rest = wrong.pointer.as_deref()?.strip_prefix("/documents/")?;
         let (at, pointer) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let one = wanted.get(at.parse::<usize>().ok()?)?;
-        Some(one.location.problem_line(pointer, detail, code))
+        Some(one.location.error(pointer, &wrong.detail, &wrong.code))
     };
-    // The service checks kind by kind; people read a file from its beginning.
-    let mut errors: Vec<&FieldProblem> = refusal.errors.iter().collect();
-    let place = |wrong: &FieldProblem| -> Option<usize> {
-        wrong.pointer.as_deref()?.strip_prefix("/documents/")?.split('/').next()?.parse().ok()
-    };
-    errors.sort_by_key(|wrong| place(wrong));
-    let lines = errors.into_iter().map(|wrong| {
-        let located = line(wrong.pointer.as_deref().unwrap_or_default(), &wrong.detail, &wrong.code);
-        located.unwrap_or_else(|| format!("{} ({})", wrong.detail, wrong.code))
-    });
-    let lines: Vec<_> = lines.collect();
-    if lines.is_empty() { refusal.to_string() } else { lines.join("\n") }
+    let of_all = |wrong: &FieldProblem| LocatedError::of_all(format!("{} ({})", wrong.detail, wrong.code));
+    refusal.errors.iter().map(|wrong| located(wrong).unwrap_or_else(|| of_all(wrong))).collect()
 }
 
 impl DocumentReply {

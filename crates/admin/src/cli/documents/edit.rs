@@ -12,7 +12,7 @@ use reqwest::header::{HeaderValue, IF_MATCH};
 use serde_json::Value;
 
 use super::difference::yaml;
-use super::files::{self, FileSelection};
+use super::files::{self, FileDocuments, FileSelection};
 use super::{CommandResult, field, not_found, path};
 use crate::cli::api_args::ChangeArgs;
 use crate::cli::api_client::{ApiClient, RequestError};
@@ -113,7 +113,11 @@ impl Draft {
 
     /// The one document of the file, as the API takes it.
     fn document(&self, kind: Kind, name: &str) -> anyhow::Result<Value> {
-        let mut read = files::read(&FileSelection::of_file(&self.0), &[kind])?.documents;
+        let FileDocuments { documents: mut read, wrong, .. } =
+            files::read(&FileSelection::of_file(&self.0), &[kind])?;
+        if !wrong.is_empty() {
+            return Err(files::refusal(wrong));
+        }
         let (Some(one), true) = (read.pop(), read.is_empty()) else {
             bail!("there must be one document, {} `{name}`", kind.name())
         };

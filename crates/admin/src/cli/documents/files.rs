@@ -11,10 +11,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use tidegate_author as author;
 
-use super::lines::line_of;
+use super::meant::{is_meant_for_us, known_kinds};
 use crate::cli::output::print_error_line;
 use crate::manifest::Kind;
 use crate::store::DocumentKind;
+use tidegate_author::lines::line_of;
 use tidegate_author::strict_json::{
     StrictValue, carry_out_merges, check_yaml_depth, without_byte_order_mark,
 };
@@ -69,11 +70,40 @@ pub struct FileDocuments {
     pub documents: Vec<FileDocument>,
     /// The kinds of which there is a list (`kind: GeoRuleList`), also an empty one.
     pub listed: BTreeSet<Kind>,
+    /// What is wrong with others, which are not among them.
+    pub wrong: Vec<LocatedError>,
+    /// What of a directory cannot be read and does not look like anything that is taken.
+    pub unread: Vec<LocatedError>,
+}
+
+/// An error in a file.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct LocatedError {
+    /// Number of the file, and of the document in it: people read from the beginning.
+    place: (usize, usize),
+    /// File, line and what is wrong.
+    pub text: String,
+}
+
+impl LocatedError {
+    /// One that is of no document.
+    #[must_use]
+    pub fn of_all(text: String) -> Self {
+        Self { place: (0, 0), text }
+    }
+
+    /// The same, with `more` behind it.
+    #[must_use]
+    pub fn saying(self, more: &str) -> Self {
+        Self { text: format!("{}; {more}", self.text), ..self }
+    }
 }
 
 /// A file's name and content.
 #[derive(Debug)]
 struct SourceFile {
+    /// Its number among those that are read.
+    number: usize,
     name: String,
     bytes: Vec<u8>,
 }
@@ -102,14 +132,48 @@ impl Location {
 
     /// An error in this document at `pointer`, with its line and code.
     #[must_use]
-    pub fn problem_line(&self, pointer: &str, message: &str, code: &str) -> String {
-        let SourceFile { name, bytes } = &*self.file;
+    pub fn error(&self, pointer: &str, message: &str, code: &str) -> LocatedError {
+        let SourceFile { name, bytes, .. } = &*self.file;
         // The pointer within an item continues the item's own.
         let pointer = format!("{}{pointer}", self.item);
         let line = line_of(without_byte_order_mark(bytes), self.document.saturating_sub(1), &pointer);
         let line = line.map(|line| format!(":{line}")).unwrap_or_default();
         let between = if pointer.is_empty() { "" } else { ": " };
-        format!("{name}{line}: document {}{between}{pointer}: {message} ({code})", self.document)
+        self.located(format!(
+            "{name}{line}: document {}{between}{pointer}: {message} ({code})",
+            self.document
+        ))
+    }
+
+    /// The same of a document that cannot be read.
+    fn unreadable(&self, error: &Unreadable) -> LocatedError {
+        let (name, number) = (&self.file.name, self.document);
+        let line = error.line.map(|line| format!(":{line}")).unwrap_or_default();
+        self.located(format!("{name}{line}: document {number}: {}", error.why))
+    }
+
+    fn located(&self, text: String) -> LocatedError {
+        LocatedError { place: (self.file.number, self.document), text }
+    }
+}
+
+/// Why a document cannot be read.
+#[derive(Debug)]
+struct Unreadable {
+    /// On which line of the file, from 1.
+    line: Option<usize>,
+    why: String,
+}
+
+impl From<serde_json::Error> for Unreadable {
+    fn from(error: serde_json::Error) -> Self {
+        Self { line: Some(error.line()).filter(|line| *line > 0), why: error.to_string() }
+    }
+}
+
+impl From<yaml_serde::Error> for Unreadable {
+    fn from(error: yaml_serde::Error) -> Self {
+        Self { line: error.location().map(|location| location.line()), why: error.to_string() }
     }
 }
 
@@ -120,44 +184,62 @@ struct DocumentReader<'k> {
     wanted: Vec<FileDocument>,
     /// The kinds of which there is a list.
     listed: BTreeSet<Kind>,
-    /// Location of each document, by kind and name.
-    locations: BTreeMap<(Kind, String), Location>,
-    wrong: Vec<String>,
+    /// Location of each document, by kind and name, and of bans the place.
+    locations: BTreeMap<(Kind, String, Option<String>), Location>,
+    wrong: Vec<LocatedError>,
+    /// How many files were read.
+    files: usize,
     /// Whether documents of other kinds are passed over.
     skips_others: bool,
     /// How many were, by their kind.
     passed_over: BTreeMap<String, usize>,
+    /// Those of them that cannot be read.
+    unread: Vec<LocatedError>,
 }
 
 /// Reads all documents of `sources` that are of `kinds`, in the order of the arguments and, within a
 /// directory, of the file names.
 ///
 /// # Errors
-/// All that is wrong, one line each; or that there are no documents.
+/// That there are no documents, and nothing that is wrong with any.
 pub fn read(sources: &FileSelection, kinds: &[Kind]) -> anyhow::Result<FileDocuments> {
-    let reader = read_all(sources, kinds)?;
+    let reader = read_all(sources, kinds);
     if let Some(line) = reader.passed_over() {
         print_error_line(line);
+    }
+    for unread in &reader.unread {
+        print_error_line(format_args!("passed over, for it cannot be read: {}", unread.text));
     }
     reader.finish()
 }
 
-fn read_all<'k>(sources: &FileSelection, kinds: &'k [Kind]) -> anyhow::Result<DocumentReader<'k>> {
+/// That all of `wrong` is the reason why nothing was changed, in the order of the files.
+pub fn refusal(mut wrong: Vec<LocatedError>) -> anyhow::Error {
+    // Those of one document stay as they are.
+    wrong.sort_by_key(|error| error.place);
+    let lines: Vec<String> = wrong.into_iter().map(|error| error.text).collect();
+    anyhow::anyhow!("nothing was changed, for not everything is right:\n{}", lines.join("\n"))
+}
+
+fn read_all<'k>(sources: &FileSelection, kinds: &'k [Kind]) -> DocumentReader<'k> {
     let mut reader = DocumentReader::of(kinds);
     for path in &sources.filename {
         reader.skips_others = sources.other_kinds.map_or(path.is_dir(), |kinds| kinds == OtherKinds::Skip);
         if path == Path::new("-") {
             let mut bytes = Vec::new();
-            std::io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
-            reader.file("standard input", bytes);
+            let read = std::io::stdin().read_to_end(&mut bytes).context("cannot read standard input");
+            reader.content("standard input", read.map(|_| bytes));
             continue;
         }
-        for file in files(path, sources.recursive)? {
-            let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-            reader.file(&file.display().to_string(), bytes);
+        match files(path, sources.recursive) {
+            Err(error) => reader.content("", Err(error)),
+            Ok(files) => files.iter().for_each(|file| {
+                let read = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
+                reader.content(&file.display().to_string(), read);
+            }),
         }
     }
-    Ok(reader)
+    reader
 }
 
 /// The file `path`, or those of the directory.
@@ -183,7 +265,10 @@ fn list(directory: &Path, recursive: bool, found: &mut Vec<PathBuf>) -> std::io:
             if recursive {
                 list(&path, recursive, found)?;
             }
-        } else if path.extension().is_some_and(|end| EXTENSIONS.iter().any(|known| end == *known)) {
+        } else if path
+            .extension()
+            .is_some_and(|end| EXTENSIONS.iter().any(|known| end.eq_ignore_ascii_case(known)))
+        {
             found.push(path);
         }
     }
@@ -198,14 +283,32 @@ impl<'k> DocumentReader<'k> {
             listed: BTreeSet::new(),
             locations: BTreeMap::new(),
             wrong: Vec::new(),
+            files: 0,
             skips_others: false,
             passed_over: BTreeMap::new(),
+            unread: Vec::new(),
+        }
+    }
+
+    /// A file's content, or why there is none.
+    fn content(&mut self, name: &str, read: anyhow::Result<Vec<u8>>) {
+        match read {
+            Ok(bytes) => self.file(name, bytes),
+            Err(error) => {
+                self.files = self.files.saturating_add(1);
+                self.wrong.push(LocatedError { place: (self.files, 0), text: format!("{error:#}") });
+            }
         }
     }
 
     fn file(&mut self, name: &str, bytes: Vec<u8>) {
+        self.files = self.files.saturating_add(1);
+        if let Some(why) = other_encoding(&bytes) {
+            let text = format!("{name}: {why}");
+            return self.wrong.push(LocatedError { place: (self.files, 0), text });
+        }
         let read = documents(&bytes);
-        let file = Arc::new(SourceFile { name: name.to_owned(), bytes });
+        let file = Arc::new(SourceFile { number: self.files, name: name.to_owned(), bytes });
         for (at, document) in read.into_iter().enumerate() {
             let location =
                 Location { file: Arc::clone(&file), document: at.saturating_add(1), item: String::new() };
@@ -214,10 +317,10 @@ impl<'k> DocumentReader<'k> {
                 Ok(Value::Null) => {}
                 Ok(document) => self.document(&location, document, None),
                 // Tags of one program, templates of another: of no use to kubectl either.
-                Err(_) if self.skips_others && !self.mentions_kinds(&file.bytes) => {
-                    *self.passed_over.entry("unreadable".to_owned()).or_default() += 1;
+                Err(error) if self.skips_others && !self.mentions_kinds(&file.bytes) => {
+                    self.unread.push(location.unreadable(&error));
                 }
-                Err(error) => self.wrong.push(format!("{location}: {error}")),
+                Err(error) => self.wrong.push(location.unreadable(&error)),
             }
         }
     }
@@ -238,7 +341,7 @@ impl<'k> DocumentReader<'k> {
             self.listed.extend(bare);
             let Value::Array(items) = document["items"].take() else {
                 let message = format!("must be a list of {}", self.called());
-                return self.wrong.push(location.problem_line("/items", &message, "wrong_type"));
+                return self.wrong.push(location.error("/items", &message, "wrong_type"));
             };
             for (at, item) in items.into_iter().enumerate() {
                 self.document(&location.item(at), item, bare);
@@ -275,15 +378,17 @@ impl<'k> DocumentReader<'k> {
             Kind::Document(DocumentKind::Route) => text.contains(kind.name()),
             // Words that stand in other files as well. `apiVersion` may be left out.
             kind => {
-                text.contains(crate::manifest::API_VERSION) && text.contains(kind.name())
+                text.contains(crate::manifest::API_VERSION)
                     || words.windows(2).any(|pair| matches!(pair, ["kind", word] if is_kind(word, kind)))
             }
         })
     }
 
-    /// Passes over a document of another kind, or notes what it is as an error.
+    /// Passes over a document of another kind, or notes what it is as an error. One that is meant for this
+    /// service is never passed over: with `prune` what it was meant to be would be removed.
     fn pass_over(&mut self, location: &Location, document: &Value) {
-        if self.skips_others {
+        let is_ours = is_meant_for_us(document);
+        if self.skips_others && !is_ours {
             let kind = document["kind"].as_str().unwrap_or("no kind").to_owned();
             *self.passed_over.entry(kind).or_default() += 1;
             return;
@@ -297,9 +402,11 @@ impl<'k> DocumentReader<'k> {
             },
             _ => "is no object".to_owned(),
         };
-        let message =
-            format!("{is}: only {} are taken; --other-kinds skip passes over others", self.called());
-        self.wrong.push(location.problem_line("", &message, "not_supported"));
+        let message = match is_ours {
+            true => format!("{is}: write `kind:` with one of {}", known_kinds()),
+            false => format!("{is}: only {} are taken; --other-kinds skip passes over others", self.called()),
+        };
+        self.wrong.push(location.error("", &message, "not_supported"));
     }
 
     /// How many documents of each kind were passed over; `None`: none was.
@@ -316,29 +423,35 @@ impl<'k> DocumentReader<'k> {
             Kind::Document(DocumentKind::Route) => author::route_id(of("namespace"), name),
             _ => name.to_owned(),
         };
-        if let Some(other) = self.locations.insert((kind, name.clone()), location.clone()) {
+        let place = kind.place(&document["spec"]);
+        if let Some(other) = self.locations.insert((kind, name.clone(), place), location.clone()) {
             let message = format!("{other} is the {} {name} as well", kind.name());
-            return self.wrong.push(location.problem_line("/metadata/name", &message, "conflict"));
+            return self.wrong.push(location.error("/metadata/name", &message, "conflict"));
         }
         self.wanted.push(FileDocument { location: location.clone(), name, document });
     }
 
     fn finish(self) -> anyhow::Result<FileDocuments> {
-        anyhow::ensure!(
-            self.wrong.is_empty(),
-            "nothing was changed, for not everything is right:\n{}",
-            self.wrong.join("\n")
-        );
         let called = self.called();
-        let is_empty = self.wanted.is_empty() && self.listed.is_empty();
+        let is_empty = self.wanted.is_empty() && self.listed.is_empty() && self.wrong.is_empty();
         anyhow::ensure!(!is_empty, "there are no {called} in what was given");
-        Ok(FileDocuments { documents: self.wanted, listed: self.listed })
+        let Self { wanted: documents, listed, wrong, unread, .. } = self;
+        Ok(FileDocuments { documents, listed, wrong, unread })
+    }
+}
+
+/// Why a file is no text that can be looked into: what stands in it could be anything.
+fn other_encoding(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0xFE, 0xFF, ..] | [0xFF, 0xFE, ..] => Some("this is UTF-16: save it as UTF-8"),
+        _ if bytes.contains(&0) => Some("this has bytes that are 0, as UTF-16 has: save it as UTF-8"),
+        _ => None,
     }
 }
 
 /// The documents of a file up to the first that cannot be read. A file that begins with a brace
 /// is read as JSON documents, or as YAML if it is not JSON.
-fn documents(bytes: &[u8]) -> Vec<Result<Value, String>> {
+fn documents(bytes: &[u8]) -> Vec<Result<Value, Unreadable>> {
     let bytes = without_byte_order_mark(bytes);
     if bytes.trim_ascii_start().starts_with(b"{") {
         let as_json = json_documents(bytes);
@@ -351,27 +464,30 @@ fn documents(bytes: &[u8]) -> Vec<Result<Value, String>> {
     yaml_documents(bytes)
 }
 
-fn json_documents(bytes: &[u8]) -> Vec<Result<Value, String>> {
+fn json_documents(bytes: &[u8]) -> Vec<Result<Value, Unreadable>> {
     let documents = serde_json::Deserializer::from_slice(bytes).into_iter::<StrictValue>();
-    up_to_error(documents.map(|read| read.map_err(|error| error.to_string())))
+    up_to_error(documents.map(|read| read.map_err(Into::into)))
 }
 
-fn yaml_documents(bytes: &[u8]) -> Vec<Result<Value, String>> {
+fn yaml_documents(bytes: &[u8]) -> Vec<Result<Value, Unreadable>> {
     if let Err(wrong) = check_yaml_depth(bytes) {
-        return vec![Err(wrong)];
+        return vec![Err(Unreadable { line: Some(wrong.line), why: wrong.to_string() })];
     }
-    let documents = yaml_serde::Deserializer::from_slice(bytes);
+    let documents = yaml_serde::Deserializer::from_slice(bytes).enumerate();
     // For a text without documents the reader returns one without a value.
-    up_to_error(documents.map(|one| {
-        let read = Option::<StrictValue>::deserialize(one).map_err(|error| error.to_string())?;
+    up_to_error(documents.map(|(at, one)| {
+        let read = Option::<StrictValue>::deserialize(one)?;
         let StrictValue(mut document) = read.unwrap_or(StrictValue(Value::Null));
-        carry_out_merges(&mut document)?;
+        let merged = carry_out_merges(&mut document);
+        merged.map_err(|why| Unreadable { line: line_of(bytes, at, ""), why })?;
         Ok(StrictValue(document))
     }))
 }
 
 /// Up to the first error: both readers repeat it endlessly.
-fn up_to_error(documents: impl Iterator<Item = Result<StrictValue, String>>) -> Vec<Result<Value, String>> {
+fn up_to_error(
+    documents: impl Iterator<Item = Result<StrictValue, Unreadable>>,
+) -> Vec<Result<Value, Unreadable>> {
     let mut read = Vec::new();
     for document in documents {
         let failed = document.is_err();

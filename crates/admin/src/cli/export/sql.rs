@@ -7,15 +7,15 @@ use serde_json::Value;
 
 use super::Item;
 use crate::manifest::Kind;
-use crate::store::StoreTable;
+use crate::store::{StoreTable, sql_literal};
 
-/// Statements in one transaction. `bans`: those of the bans, as the service writes them; empty without.
+/// Statements in one transaction. `bans`: those of the bans, as the service writes them.
 ///
 /// # Errors
 /// When `bans` is not one transaction.
-pub fn statements(items: &[Item], bans: &str) -> anyhow::Result<String> {
+pub fn statements(items: &[Item], bans: &[String]) -> anyhow::Result<String> {
     let mut sql = "BEGIN IMMEDIATE;\n".to_owned();
-    if !bans.is_empty() {
+    for bans in bans {
         let inner = bans.strip_prefix("BEGIN;\n").and_then(|rest| rest.strip_suffix("COMMIT;\n"));
         sql.push_str(inner.context("the service wrote its bans in another way than this version knows")?);
     }
@@ -31,13 +31,13 @@ fn statement(sql: &mut String, item: &Item) {
     // Writing to a text does not fail.
     let _ = match kind {
         Kind::Flags => answer.as_object().into_iter().flatten().try_for_each(|(name, value)| {
-            let (name, value) = (literal(name), literal(&value.to_string()));
+            let (name, value) = (sql_literal(name), sql_literal(&value.to_string()));
             writeln!(sql, "INSERT OR REPLACE INTO flags (name, value) VALUES ({name}, {value});")
         }),
         // The service writes them.
         Kind::Ban => Ok(()),
         Kind::AllowListEntry => {
-            let of = |field: &str| answer[field].as_str().map_or("NULL".to_owned(), literal);
+            let of = |field: &str| answer[field].as_str().map_or("NULL".to_owned(), sql_literal);
             writeln!(
                 sql,
                 "INSERT INTO ip_monitor (ip, status, reason, created_at, expires_at) VALUES ({}, {}, {}, {}, {}) \
@@ -55,31 +55,8 @@ fn statement(sql: &mut String, item: &Item) {
             "INSERT INTO {} (name, document) VALUES ({}, {}) ON CONFLICT (name) DO UPDATE SET document = \
              excluded.document;",
             StoreTable::Documents(*kind).name(),
-            literal(name),
-            literal(&Value::to_string(answer))
+            sql_literal(name),
+            sql_literal(&Value::to_string(answer))
         ),
     };
-}
-
-/// A text as a literal of SQL. One with a NUL, which ends a statement, is given by its bytes.
-fn literal(text: &str) -> String {
-    match text.contains('\0') {
-        true => format!("CAST(X'{}' AS TEXT)", hex::encode(text)),
-        false => format!("'{}'", text.replace('\'', "''")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn literals_are_texts_again() {
-        let conn = rusqlite::Connection::open_in_memory().unwrap();
-        for text in ["", "it's", "''", "a;b--c\n\"x\"", "nul\0nul", "wörter"] {
-            let read: String =
-                conn.query_row(&format!("SELECT {}", literal(text)), [], |row| row.get(0)).unwrap();
-            assert_eq!(read, text);
-        }
-    }
 }

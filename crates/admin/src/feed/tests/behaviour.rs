@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::gateway::SimGateway;
 use super::memory::{Memory, document, row};
-use super::{start, tiny};
+use super::{from, start, tiny};
 use crate::feed::{Feed, FeedOptions, RowStatus};
 use crate::store::{DocumentKind, StoreTable, TableStore};
 
@@ -489,7 +489,7 @@ async fn while_all_tables_are_read_again_direct_questions_are_answered_by_those_
     let is_banned = async |feed: &Feed, ip: &str| {
         let tables = feed.tables_about(Some(ip.parse().unwrap())).await.unwrap();
         assert_eq!(tables.routes.len(), 1);
-        (IpFinding::look_up(Some(ip.parse().unwrap()), &tables, || 0) != IpFinding::Clear, tables.version)
+        (IpFinding::look_up(&from(ip.parse().unwrap()), &tables, || 0) != IpFinding::Clear, tables.version)
     };
     let before = feed.version();
     assert_eq!(is_banned(&feed, "192.0.2.1").await, (true, before));

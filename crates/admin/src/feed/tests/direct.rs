@@ -22,7 +22,7 @@ use tidegate_policy::wire::sync::SyncAnswer;
 
 use super::gateway::SimGateway;
 use super::memory::{document, one_run};
-use super::tiny;
+use super::{from, tiny};
 use crate::feed::{Feed, FeedOptions, Snapshot, direct_rows};
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::{BanMode, Change, Store, TableStore};
@@ -43,7 +43,7 @@ const KEYS: [&str; 9] = [
 const CLIENTS: [&str; 6] = ["9.9.9.9", "9.9.8.8", "10.0.0.3", "10.0.0.9", "2001:db8::1", "192.0.2.1"];
 const NAMES: [&str; 3] = ["a", "b", "c"];
 /// What people do with `sqlite3`; `{}` is one of the keys, `[]` one of the names.
-const FOREIGN: [&str; 25] = [
+const FOREIGN: [&str; 32] = [
     "INSERT OR REPLACE INTO ip_monitor (ip, status) VALUES ('{}', 'banned')",
     "INSERT OR REPLACE INTO ip_monitor (ip, status) VALUES ('{}', 'allowed')",
     "INSERT OR REPLACE INTO ip_monitor (ip, status, expires_at) VALUES ('{}', 'banned', '2030-01-01 00:00:00')",
@@ -69,7 +69,16 @@ const FOREIGN: [&str; 25] = [
     "DELETE FROM routes WHERE name = '[]'",
     "UPDATE routes SET document = '{'  WHERE name = '[]'",
     "DELETE FROM geo_countries",
+    "INSERT OR REPLACE INTO scoped_bans (ip, status, applies_to) VALUES ('{}', 'banned', '{\"hostnames\":[\"h\"]}')",
+    "INSERT OR REPLACE INTO scoped_bans (ip, status, source, applies_to, expires_at) VALUES ('{}', 'watched', '[]', '{\"hostnames\":[\"g\"]}', '2030-01-01')",
+    "INSERT OR REPLACE INTO scoped_bans (ip, source, applies_to) VALUES ('{}', '[]', '{\"hostnames\":[\"g\"]}')",
+    "UPDATE scoped_bans SET status = 'blocked' WHERE ip = '{}'",
+    "UPDATE OR REPLACE scoped_bans SET source = '[]', status = 'watched' WHERE ip = '{}'",
+    "INSERT OR REPLACE INTO scoped_bans (ip, source, applies_to) VALUES ('{}', '[]', 'h')",
+    "DELETE FROM scoped_bans WHERE ip = '{}'",
 ];
+/// Hosts of requests: the first two are in a scope.
+const HOSTS: [&str; 3] = ["h", "g", "x"];
 
 /// Documents by name.
 type Documents = BTreeMap<String, String>;
@@ -79,16 +88,27 @@ type Documents = BTreeMap<String, String>;
 struct Kept {
     rules: Documents,
     routes: Documents,
-    /// Status and expiry by key.
-    ips: BTreeMap<String, (String, Option<String>)>,
+    /// By key, of `scoped_bans` with a space in it.
+    ips: BTreeMap<String, IpSaid>,
 }
+
+/// Status, expiry and scope of a row.
+type IpSaid = (String, Option<String>, Option<String>);
 
 impl Kept {
     fn after(&self, conn: &Connection) -> Self {
-        let mut statement = conn.prepare("SELECT ip, status, expires_at FROM ip_monitor").unwrap();
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?)))).unwrap();
-        let in_force = |(ip, row): (String, (String, Option<String>))| {
-            let row = if row.0 == "blocked" { self.ips.get(&ip)?.clone() } else { row };
+        let mut statement =
+            conn.prepare(
+                "SELECT ip, status, expires_at, NULL FROM ip_monitor UNION ALL
+                 SELECT ip || ' ' || source || ' ' || applies_to, status, expires_at, applies_to FROM scoped_bans",
+            )
+            .unwrap();
+        let rows = statement
+            .query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?, row.get(3)?))))
+            .unwrap();
+        let in_force = |(ip, row): (String, IpSaid)| {
+            let is_bad = row.0 == "blocked" || row.2.as_deref() == Some("h");
+            let row = if is_bad { self.ips.get(&ip)?.clone() } else { row };
             Some((ip, row))
         };
         Self {
@@ -139,13 +159,17 @@ fn all(conn: &Connection, columns: &str, from: &str) -> Vec<(String, String)> {
 }
 
 /// The rows' status of an address: each row is read by itself, the longest prefix wins.
-fn naive_ip(kept: &Kept, client: IpAddr) -> IpFinding {
+fn naive_ip(kept: &Kept, client: IpAddr, host: &str) -> IpFinding {
     let is_over = |end: &Option<String>| end.as_deref().is_some_and(|end| end < "2026-11-23");
-    let longest = |wanted: &str| {
-        let said = kept.ips.iter().filter(|(_, (status, end))| status == wanted && !is_over(end));
-        let prefixes = said.filter_map(|(ip, _)| ip.parse::<Prefix>().ok());
+    let here = format!(r#"{{"hostnames":["{host}"]}}"#);
+    let longest_of = |wanted: &str, scope: Option<&str>| {
+        let is_said =
+            |(status, end, of): &IpSaid| status == wanted && !is_over(end) && of.as_deref() == scope;
+        let said = kept.ips.iter().filter(|(_, said)| is_said(said));
+        let prefixes = said.filter_map(|(ip, _)| ip.split(' ').next()?.parse::<Prefix>().ok());
         prefixes.filter(|prefix| prefix.contains(client)).max_by_key(Prefix::len)
     };
+    let longest = |wanted| longest_of(wanted, None).or_else(|| longest_of(wanted, Some(&here)));
     let allowed = longest("allowed").map(IpFinding::Allowed);
     let banned = || longest("banned").map(IpFinding::Banned);
     let in_shadow = || longest("watched").map(IpFinding::ShadowBanned);
@@ -196,8 +220,11 @@ fn naive_route(routes: &Documents, name: &str) -> Option<(String, String)> {
 
 fn check(tables: &Tables, conn: &Connection, kept: &Kept) {
     for client in CLIENTS.map(|client| client.parse::<IpAddr>().unwrap()) {
-        let found = IpFinding::look_up(Some(client), tables, || NOW);
-        assert_eq!(found, naive_ip(kept, client), "{client}");
+        for host in HOSTS {
+            let facts = Facts { host: host.as_bytes(), ..from(client) };
+            let found = IpFinding::look_up(&facts, tables, || NOW);
+            assert_eq!(found, naive_ip(kept, client, host), "{client} {host}");
+        }
         let geo = GeoFinding::look_up(Some(client), CountrySource::Table, tables);
         let country = geo.country().map(|country| country.to_string());
         assert_eq!(country, naive_country(conn, client), "{client}");
@@ -219,15 +246,19 @@ fn check(tables: &Tables, conn: &Connection, kept: &Kept) {
 async fn check_rows(feed: &Feed, kept: &Kept) {
     for client in CLIENTS.map(|client| client.parse::<IpAddr>().unwrap()) {
         let tables = direct_rows::tables(feed.shared(), Some(client)).await.unwrap();
-        let found = IpFinding::look_up(Some(client), &tables, || NOW);
-        assert_eq!(found, naive_ip(kept, client), "{client}");
+        for host in HOSTS {
+            let facts = Facts { host: host.as_bytes(), ..from(client) };
+            let found = IpFinding::look_up(&facts, &tables, || NOW);
+            assert_eq!(found, naive_ip(kept, client, host), "{client} {host}");
+        }
     }
 }
 
 /// All bans, expired ones included, with the only expiry that is written here.
 fn naive_bans(kept: &Kept) -> BTreeMap<Prefix, Option<UnixSeconds>> {
     let mut set: BTreeMap<Prefix, Option<UnixSeconds>> = BTreeMap::new();
-    for (ip, (_, expires)) in kept.ips.iter().filter(|(_, (status, _))| status == "banned") {
+    let everywhere = kept.ips.iter().filter(|(_, (status, _, scope))| status == "banned" && scope.is_none());
+    for (ip, (_, expires, _)) in everywhere {
         let Ok(prefix) = ip.parse::<Prefix>() else { continue };
         let end = expires.as_ref().map(|_| 1_893_456_000);
         let slot = set.entry(prefix).or_insert(end);
@@ -290,6 +321,7 @@ async fn run(ops: Vec<Op>) {
                             reason: None,
                             expires_at: None,
                             mode: BanMode::Enforce,
+                            applies_to: None,
                             unless_allowed: false,
                         },
                         &"test".into(),
@@ -357,7 +389,7 @@ async fn no_answer_is_older_than_its_question() {
                 let banned = asked.is_multiple_of(2);
                 tokio::task::block_in_place(|| foreign.execute(&sql[asked % 2], [])).unwrap();
                 let tables = feed.tables().await.unwrap();
-                let found = IpFinding::look_up(Some(client), &tables, || NOW);
+                let found = IpFinding::look_up(&from(client), &tables, || NOW);
                 assert_eq!(found != IpFinding::Clear, banned, "{ip}, question {asked}");
                 asked += 1;
                 over.fetch_or(asked == 60, Ordering::Relaxed);

@@ -8,13 +8,14 @@ use proptest::prelude::*;
 use tidegate_policy::address::Prefix;
 use tidegate_policy::flags::{Flag, FlagState};
 use tidegate_policy::table::AddressTable;
+use tidegate_policy::tables::Table;
 use tokio::time::sleep;
 
 use super::gateway::{SimGateway, banned};
 use super::memory::{Memory, row};
 use super::{start, tiny};
 use crate::feed::{Feed, FeedOptions, RowStatus};
-use crate::store::{IpRow, StoreTable};
+use crate::store::{DocumentKind, IpRow, StoreTable};
 
 /// Room for this many IPv4 entries.
 fn room_for(v4: usize) -> FeedOptions {
@@ -75,7 +76,7 @@ async fn the_first_are_in_and_the_others_wait_while_all_other_tables_flow() {
     store.put_flag("enableRouteCache", "true");
     settle(&feed).await;
     assert_eq!(bans_everywhere(&feed, &mut gateway).await, inside);
-    assert_eq!(gateway.flags().get(Flag::RouteCache), FlagState::On);
+    assert_eq!(gateway.flags().get(Flag::RouteCache), &FlagState::On);
     assert_eq!(left_out(&feed), ["192.0.2.0", "192.0.2.2"]);
     assert_eq!(feed.health().trouble, None);
 
@@ -98,12 +99,42 @@ async fn allowed_addresses_have_a_limit_of_their_own() {
     let feed = start(&store, room_for(3)).await;
     let mut gateway = SimGateway::new("g");
     assert_eq!(bans_everywhere(&feed, &mut gateway).await, ["192.0.2.9"]);
-    assert_eq!(gateway.allowed().len(), 3);
+    assert_eq!(gateway.of(Table::Allow).len(), 3);
     assert_eq!(prefixes(feed.snapshot().left_out(RowStatus::Allowed)), ["192.0.2.4"]);
     store.delete("192.0.2.1");
     settle(&feed).await;
     gateway.poll(&feed).await.unwrap();
-    assert_eq!(prefixes(gateway.allowed().into_keys()), ["192.0.2.2", "192.0.2.3", "192.0.2.4"]);
+    assert_eq!(prefixes(gateway.of(Table::Allow).into_keys()), ["192.0.2.2", "192.0.2.3", "192.0.2.4"]);
+}
+
+/// What sources have in shadow is in the same room as watched rows, and comes after them.
+#[tokio::test(start_paused = true)]
+async fn bans_in_shadow_of_rows_and_sources_share_a_limit() {
+    let store = Arc::new(Memory::default());
+    let of = |n: u8| (Prefix::host([192, 0, 2, n].into()), None);
+    store.put([at(1, "192.0.2.1", "watched")]);
+    store.put_document(DocumentKind::Source, "a", r#"{"url":"https://lists.example.com/x","mode":"shadow"}"#);
+    store.set_source("a", Some(super::sources::set((1..=4).map(of))));
+    let feed = start(&store, room_for(3)).await;
+    let mut gateway = SimGateway::new("g");
+    let watched = async |gateway: &mut SimGateway| {
+        settle(&feed).await;
+        while gateway.poll(&feed).await.is_some() {}
+        let direct =
+            feed.tables().await.unwrap().shadow_bans.iter().map(|entry| entry.prefix).collect::<Vec<_>>();
+        assert_eq!(prefixes(gateway.of(Table::ShadowBans).into_keys()), prefixes(direct.clone()));
+        assert_eq!(feed.snapshot().count(RowStatus::Watched), direct.len());
+        (prefixes(direct), prefixes(feed.snapshot().left_out(RowStatus::Watched)))
+    };
+    let of_last = |all: &[&str]| all.iter().map(|n| format!("192.0.2.{n}")).collect::<Vec<_>>();
+    assert_eq!(watched(&mut gateway).await, (of_last(&["1", "2", "3"]), of_last(&["4"])));
+    // The row goes, and what the source has of the same address stays.
+    store.delete("192.0.2.1");
+    store.set_source("a", Some(super::sources::set([1, 3, 4].map(of))));
+    assert_eq!(watched(&mut gateway).await, (of_last(&["1", "3", "4"]), Vec::new()));
+    store.put_document(DocumentKind::Source, "a", r#"{"url":"https://lists.example.com/x"}"#);
+    assert_eq!(watched(&mut gateway).await, (Vec::new(), Vec::new()));
+    assert_eq!(prefixes(gateway.banned().into_keys()), of_last(&["1", "3", "4"]));
 }
 
 #[derive(Clone, Debug)]

@@ -127,8 +127,9 @@ impl SimGateway {
         banned(table)
     }
 
-    pub fn allowed(&self) -> BTreeMap<Prefix, Option<UnixSeconds>> {
-        let table = AddressTable::from_bytes(self.whole[&Table::Allow].1.clone()).unwrap();
+    /// The entries of a table of addresses that is sent whole.
+    pub fn of(&self, table: Table) -> BTreeMap<Prefix, Option<UnixSeconds>> {
+        let table = AddressTable::from_bytes(self.whole[&table].1.clone()).unwrap();
         present(table.iter())
     }
 }

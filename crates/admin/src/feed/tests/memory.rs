@@ -10,14 +10,16 @@ use tidegate_policy::geo::{CountryRange, CountryTable};
 use tokio::sync::watch;
 
 use crate::store::{
-    ChangedRows, Changes, CountriesRow, DocumentKind, DocumentRow, FlagRow, FormerRows, IpRow,
-    PerDocumentKind, SourceSetRow, StoreError, StoreTable, StoredRows, TableStore,
+    AddressRows, ChangedRows, Changes, CountriesRow, DocumentKind, DocumentRow, FlagRow, FormerRows, IpRow,
+    PerDocumentKind, ScopedBanRow, SourceSetRow, StoreError, StoreTable, StoredRows, TableStore,
 };
 
 #[derive(Clone, Default)]
 pub struct Rows {
     pub seq: u64,
     pub ips: BTreeMap<String, IpRow>,
+    /// By their keys.
+    pub scoped: BTreeMap<String, ScopedBanRow>,
     pub flags: BTreeMap<String, FlagRow>,
     pub countries: Option<CountriesRow>,
     pub source_sets: BTreeMap<String, SourceSetRow>,
@@ -102,6 +104,20 @@ impl Memory {
 
     pub fn ban(&self, ip: &str) -> u64 {
         self.put([row(ip, "banned", None)])
+    }
+
+    pub fn put_scoped(&self, row: ScopedBanRow) -> u64 {
+        self.change(|rows| {
+            rows.note(StoreTable::ScopedBans, &row.key());
+            rows.scoped.insert(row.key(), row);
+        })
+    }
+
+    pub fn delete_scoped(&self, key: &str) -> u64 {
+        self.change(|rows| {
+            rows.scoped.remove(key);
+            rows.note(StoreTable::ScopedBans, key);
+        })
     }
 
     pub fn delete(&self, ip: &str) -> u64 {
@@ -255,6 +271,9 @@ impl TableStore for Memory {
         if tables.contains(&StoreTable::Ip) {
             snapshot.ips = rows.ips.values().cloned().collect();
         }
+        if tables.contains(&StoreTable::ScopedBans) {
+            snapshot.scoped = rows.scoped.values().cloned().collect();
+        }
         if tables.contains(&StoreTable::Flags) {
             snapshot.flags = rows.flags.values().cloned().collect();
         }
@@ -298,6 +317,9 @@ impl TableStore for Memory {
         }
         let changed = ChangedRows {
             ips: of(StoreTable::Ip).map(|key| (key.clone(), rows.ips.get(&key).cloned())).collect(),
+            scoped: of(StoreTable::ScopedBans)
+                .map(|key| (key.clone(), rows.scoped.get(&key).cloned()))
+                .collect(),
             flags: of(StoreTable::Flags).map(|key| (key.clone(), rows.flags.get(&key).cloned())).collect(),
             countries: of(StoreTable::Countries).next().map(|_| rows.countries.clone()),
             source_sets: of(StoreTable::SourceSets)
@@ -309,10 +331,14 @@ impl TableStore for Memory {
         Ok(Changes::Rows { seq: rows.seq, rows: Box::new(changed) })
     }
 
-    async fn ip_rows(&self, keys: Vec<String>) -> Result<(u64, Vec<IpRow>), StoreError> {
+    async fn ip_rows(&self, keys: Vec<String>) -> Result<AddressRows, StoreError> {
         self.check()?;
         let rows = self.rows();
-        Ok((rows.seq, keys.iter().filter_map(|key| rows.ips.get(key).cloned()).collect()))
+        Ok(AddressRows {
+            seq: rows.seq,
+            ips: keys.iter().filter_map(|key| rows.ips.get(key).cloned()).collect(),
+            scoped: rows.scoped.values().filter(|row| keys.contains(&row.ip)).cloned().collect(),
+        })
     }
 
     async fn keep_former(&self, former: FormerRows) -> Result<(), StoreError> {

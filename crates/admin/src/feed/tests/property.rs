@@ -14,14 +14,15 @@ use tidegate_policy::digest::BlobHash;
 use tidegate_policy::flags::{Flag, FlagState, Flags};
 use tidegate_policy::geo::{CountryTable, GeoRule, GeoRules};
 use tidegate_policy::limit::{Limit, Limits};
-use tidegate_policy::table::{AddressTable, EntryState};
+use tidegate_policy::scoped_bans::ScopedBans;
+use tidegate_policy::table::EntryState;
 use tidegate_policy::tables::Table;
 
 use super::gateway::{self, SimGateway, present};
 use super::memory::{Memory, Rows, countries, document, one_run, row};
 use super::{start, tiny};
-use crate::feed::Feed;
-use crate::store::{DocumentKind, IpRow};
+use crate::feed::{Feed, RowStatus, SourceSet};
+use crate::store::{DocumentKind, IpRow, ScopedBanRow};
 
 /// Keys as people write them: several mean one prefix, some are invalid. Rows with the last ones
 /// are always invalid: see [`put`].
@@ -54,7 +55,17 @@ const KEYS: [&str; 27] = [
     "198.51.100.1",
     "10.1.2.3/32",
 ];
-const STATUSES: [&str; 5] = ["banned", "banned", "banned", "allowed", "watched"];
+const STATUSES: [(&str, Option<&str>); 7] = [
+    ("banned", None),
+    ("banned", None),
+    ("banned", None),
+    ("allowed", None),
+    ("watched", None),
+    ("banned", Some(r#"{"hostnames":["a"]}"#)),
+    ("watched", Some(r#"{"routes":["b"]}"#)),
+];
+/// A source whose entries apply at a hostname only.
+const SCOPED_SOURCE: &str = r#"{"url":"https://lists.example.com/z","applies_to":{"hostnames":["a"]}}"#;
 /// Expiry times, with the parsed value.
 const ENDS: [(Option<&str>, Option<UnixSeconds>); 7] = [
     (None, None),
@@ -93,8 +104,22 @@ fn put(key: usize, status: usize, end: usize) -> IpRow {
         key @ "192.0.2.2/32" => row(key, "banned", Some("whenever")),
         key @ "198.51.100.1" => row(key, "blocked", None),
         key @ "10.1.2.3/32" => row(key, "allowed", Some("whenever")),
-        key => row(key, STATUSES[status], ENDS[end].0),
+        key => row(key, STATUSES[status].0, ENDS[end].0),
     }
+}
+
+/// The same of a ban that applies at some hostnames or routes only; `None`: it applies everywhere.
+fn put_scoped(key: usize, status: usize, end: usize) -> Option<ScopedBanRow> {
+    let IpRow { ip, status: word, expires_at, .. } = put(key, status, end);
+    let is_right = word == STATUSES[status].0 && expires_at.as_deref() != Some("whenever");
+    let scope = STATUSES[status].1.filter(|_| is_right && !ip.contains(' '))?;
+    Some(ScopedBanRow {
+        ip,
+        applies_to: scope.to_owned(),
+        status: word,
+        expires_at,
+        ..ScopedBanRow::default()
+    })
 }
 
 #[derive(Clone, Debug)]
@@ -112,10 +137,10 @@ enum Op {
     DeleteRoute(usize),
     /// `None`: removed; 0: invalid.
     SetLimit(Option<u8>),
-    /// Whether there is a source of this name.
-    HasSource(usize, bool),
-    /// What that source has, by key and end; `None`: it has no set.
-    SetSource(usize, Option<Vec<(usize, usize)>>),
+    /// A source of this name, and whether it is in shadow; `None`: removed.
+    PutSource(usize, Option<bool>),
+    /// What that source has, and simulates, by key and end; `None`: it has no set.
+    SetSource(usize, Option<[Vec<(usize, usize)>; 2]>),
     /// The backend that the routes refer to; `None`: removed; 0: invalid.
     SetBackend(Option<u8>),
     Poll(usize),
@@ -132,6 +157,8 @@ enum Op {
 }
 
 const GATEWAYS: usize = 3;
+const SOURCE: &str = r#"{"url":"https://lists.example.com/x"}"#;
+const SHADOW_SOURCE: &str = r#"{"url":"https://lists.example.com/x","mode":"shadow"}"#;
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let put = || (0..KEYS.len(), 0..STATUSES.len(), 0..ENDS.len());
@@ -149,8 +176,10 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         4 => (0..3usize, 0..GEO.len()).prop_map(|(name, rule)| Op::PutGeoRule(name, rule)),
         1 => (0..3usize).prop_map(Op::DeleteGeoRule),
         3 => proptest::option::weighted(0.8, 0..4u8).prop_map(Op::SetCountries),
-        4 => (0..2usize, proptest::bool::weighted(0.8)).prop_map(|(name, is)| Op::HasSource(name, is)),
-        8 => (0..2usize, proptest::option::weighted(0.9, entries())).prop_map(|(name, has)| Op::SetSource(name, has)),
+        4 => (0..3usize, proptest::option::weighted(0.8, any::<bool>()))
+            .prop_map(|(name, is)| Op::PutSource(name, is)),
+        8 => (0..3usize, proptest::option::weighted(0.9, [entries(), entries()]))
+            .prop_map(|(name, has)| Op::SetSource(name, has)),
         15 => Just(Op::Ask),
         30 => (0..GATEWAYS).prop_map(Op::Poll),
         5 => (0..GATEWAYS).prop_map(Op::LostPoll),
@@ -210,9 +239,24 @@ impl Run {
     async fn step(&mut self, op: Op) {
         match op {
             Op::Put(rows) => {
-                self.store.put(rows.into_iter().map(|(key, status, end)| put(key, status, end)));
+                let is_scoped =
+                    |(key, status, end): &(usize, usize, usize)| put_scoped(*key, *status, *end).is_some();
+                let (scoped, everywhere): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_scoped);
+                self.store.put(everywhere.into_iter().map(|(key, status, end)| put(key, status, end)));
+                for row in scoped.into_iter().filter_map(|(key, status, end)| put_scoped(key, status, end)) {
+                    self.store.put_scoped(row);
+                }
             }
-            Op::Delete(key) => drop(self.store.delete(KEYS[key])),
+            Op::Delete(key) => {
+                self.store.delete(KEYS[key]);
+                let keys: Vec<String> = {
+                    let rows = self.store.rows();
+                    rows.scoped.values().filter(|row| row.ip == KEYS[key]).map(ScopedBanRow::key).collect()
+                };
+                for key in keys {
+                    self.store.delete_scoped(&key);
+                }
+            }
             Op::PutRoute(name, good) => {
                 let name = format!("r{name}");
                 let document = if good { document(&name, "demo") } else { "{".to_owned() };
@@ -237,19 +281,25 @@ impl Run {
                 self.settle().await;
                 self.note_kept();
             }
-            Op::HasSource(name, true) => {
-                let document = r#"{"url":"https://lists.example.com/x"}"#;
+            Op::PutSource(name, Some(is_in_shadow)) => {
+                let document = match (name, is_in_shadow) {
+                    (2, _) => SCOPED_SOURCE,
+                    (_, true) => SHADOW_SOURCE,
+                    (_, false) => SOURCE,
+                };
                 self.store.put_document(DocumentKind::Source, &format!("s{name}"), document);
             }
-            Op::HasSource(name, false) => {
+            Op::PutSource(name, None) => {
                 self.store.delete_document(DocumentKind::Source, &format!("s{name}"));
             }
             Op::SetSource(name, has) => {
                 let entry =
                     |(key, end): (usize, usize)| Some((KEYS[key].parse::<Prefix>().ok()?, ENDS[end].1));
                 let bytes = has.map(|has| {
-                    let has: BTreeMap<_, _> = has.into_iter().filter_map(entry).collect();
-                    super::sources::set(has)
+                    let [listed, simulated] = has.map(|has| {
+                        super::sources::set(has.into_iter().filter_map(entry).collect::<BTreeMap<_, _>>())
+                    });
+                    SourceSet::encode(listed, &simulated)
                 });
                 self.store.set_source(&format!("s{name}"), bytes);
             }
@@ -369,17 +419,43 @@ impl Run {
     fn check_tables(&self, tables: &Tables) {
         assert_eq!(gateway::banned(&tables.bans), self.naive("banned"));
         assert_eq!(present(tables.allow.iter()), self.naive("allowed"));
+        assert_eq!(present(tables.shadow_bans.iter()), self.naive("watched"));
+        self.check_scoped(&tables.scoped_bans);
         assert_eq!(tables.flags, self.flags());
         assert_eq!((&*tables.geo, &*tables.limits), (&self.geo(), &Limits::new(self.limit.clone())));
         assert!(tables.countries.as_bytes() == self.countries);
         assert_eq!((tables.routes.len(), tables.version.seq), (self.routes.len(), self.store.rows().seq));
     }
 
+    /// Compares, for each address that a key begins with and each scope, at a second at which some have ended.
+    fn check_scoped(&self, table: &ScopedBans) {
+        let now = 1_795_456_801;
+        let of = |status, scope| self.naive_of(status, Some(scope));
+        let longest = |bans: &BTreeMap<Prefix, Option<UnixSeconds>>, client| {
+            let holds = |(prefix, end): &(&Prefix, &Option<UnixSeconds>)| {
+                prefix.contains(client) && end.is_none_or(|end| now < end)
+            };
+            bans.iter().filter(holds).map(|(prefix, _)| *prefix).max_by_key(Prefix::len)
+        };
+        let [host_a, route_b] = [STATUSES[5], STATUSES[6]].map(|(_, scope)| scope.unwrap());
+        for (of_hosts, scope) in [(true, host_a), (false, route_b)] {
+            let (banned, watched) = (of("banned", scope), of("watched", scope));
+            for client in KEYS.iter().filter_map(|key| Some(key.parse::<Prefix>().ok()?.ends().0)) {
+                let found = table.find(client, &|| now, &mut |scope| scope.hostnames.is_empty() != of_hosts);
+                let banned = longest(&banned, client);
+                assert_eq!(found.banned, banned, "{client} {scope}");
+                // What is in shadow is said where nothing denies.
+                let watched = longest(&watched, client).filter(|_| banned.is_none());
+                assert_eq!(found.watched, watched, "{client} {scope}");
+            }
+        }
+    }
+
     fn flags(&self) -> Flags {
         let rows = self.store.rows();
         FLAG_NAMES.iter().fold(Flags::default(), |flags, (name, flag)| {
             let (Some(flag), Some(row)) = (flag, rows.flags.get(*name)) else { return flags };
-            flags.with(*flag, FLAGS.iter().find(|(text, _)| *text == row.value).unwrap().1)
+            flags.with(*flag, FLAGS.iter().find(|(text, _)| *text == row.value).unwrap().1.clone())
         })
     }
 
@@ -391,7 +467,7 @@ impl Run {
         // Long enough for a comparison with the store.
         tokio::time::sleep(Duration::from_secs(700)).await;
         self.settle().await;
-        let (banned, allowed) = (self.naive("banned"), self.naive("allowed"));
+        let [banned, allowed, watched] = ["banned", "allowed", "watched"].map(|status| self.naive(status));
         let (routes, flags, geo) = (self.compiled(), self.flags(), self.geo());
         self.check_tables(&self.feed.tables().await.unwrap());
         for gateway in &mut self.gateways {
@@ -399,35 +475,61 @@ impl Run {
             assert_eq!(gateway.since, Some(self.feed.version()));
             assert!(gateway.poll(&self.feed).await.is_none(), "there is nothing more to say");
             assert_eq!(gateway.banned(), banned);
-            assert_eq!(gateway.allowed(), allowed);
+            assert_eq!(gateway.of(Table::Allow), allowed);
+            assert_eq!(gateway.of(Table::ShadowBans), watched);
             assert_eq!(gateway.whole[&Table::Routes].0, routes);
-            assert_eq!((gateway.flags(), gateway.geo()), (flags, geo.clone()));
+            assert_eq!((gateway.flags(), gateway.geo()), (flags.clone(), geo.clone()));
             assert_eq!(gateway.limits(), Limits::new(self.limit.clone()));
+            let scoped = self.feed.snapshot().tables.whole[Table::ScopedBans].hash;
+            assert_eq!(gateway.whole[&Table::ScopedBans].0, scoped);
             assert!(gateway.countries().as_bytes() == self.countries);
         }
         let snapshot = self.feed.snapshot();
         assert_eq!(snapshot.quarantine().len(), self.malformed());
         assert_eq!(snapshot.tables.bans.count as usize, banned.len());
+        let listed = |status| {
+            let everywhere = snapshot.list(Some(status), None).filter(|listed| listed.scope.is_none());
+            everywhere.map(|listed| listed.prefix)
+        };
+        assert!(listed(RowStatus::Watched).eq(watched.keys().copied()));
+        assert_eq!(snapshot.count(RowStatus::Watched), watched.len());
     }
 
     fn naive(&self, status: &str) -> BTreeMap<Prefix, Option<UnixSeconds>> {
+        self.naive_of(status, None)
+    }
+
+    fn naive_of(&self, status: &str, scope: Option<&str>) -> BTreeMap<Prefix, Option<UnixSeconds>> {
         let mut set: BTreeMap<Prefix, Option<UnixSeconds>> = BTreeMap::new();
         let rank = |end: Option<UnixSeconds>| end.unwrap_or(UnixSeconds::MAX);
         let rows = self.store.rows();
-        let has_document = |name: &String| rows.documents[DocumentKind::Source].contains_key(name);
-        let sets = rows.source_sets.iter().filter(|(name, _)| status == "banned" && has_document(name));
-        for entry in sets.flat_map(|(_, row)| {
-            let table = AddressTable::from_bytes(row.entries.clone()).unwrap();
-            table.iter().collect::<Vec<_>>()
-        }) {
+        let sets = rows.source_sets.iter().flat_map(|(name, row)| {
+            let document = rows.documents[DocumentKind::Source].get(name).map(|row| row.document.as_str());
+            let SourceSet { listed, simulated } = SourceSet::from_bytes(row.entries.clone()).unwrap();
+            let in_a = scope == STATUSES[5].1;
+            let tables = match (status, document) {
+                ("banned", Some(SCOPED_SOURCE)) if in_a => vec![listed],
+                ("watched", Some(SCOPED_SOURCE)) if in_a => vec![simulated],
+                ("banned", Some(SOURCE)) if scope.is_none() => vec![listed],
+                ("watched", Some(SOURCE)) if scope.is_none() => vec![simulated],
+                ("watched", Some(SHADOW_SOURCE)) if scope.is_none() => vec![listed, simulated],
+                _ => Vec::new(),
+            };
+            tables.iter().flat_map(|table| table.iter().collect::<Vec<_>>()).collect::<Vec<_>>()
+        });
+        for entry in sets {
             let EntryState::Present(end) = entry.state else { panic!("absent") };
             let slot = set.entry(entry.prefix).or_insert(end);
             *slot = if rank(end) > rank(*slot) { end } else { *slot };
         }
-        for row in rows.ips.values().filter(|row| row.status == status) {
-            let Ok(prefix) = row.ip.parse::<Prefix>() else { continue };
-            let end = match row.expires_at.as_deref() {
-                Some("whenever") if status == "allowed" => continue,
+        let everywhere = rows.ips.values().filter(|row| row.status == status && scope.is_none());
+        let everywhere = everywhere.map(|row| (&row.ip, &row.expires_at));
+        let scoped = rows.scoped.values();
+        let scoped = scoped.filter(|row| row.status == status && Some(row.applies_to.as_str()) == scope);
+        for (ip, expires_at) in everywhere.chain(scoped.map(|row| (&row.ip, &row.expires_at))) {
+            let Ok(prefix) = ip.parse::<Prefix>() else { continue };
+            let end = match expires_at.as_deref() {
+                Some("whenever") if status != "banned" => continue,
                 Some("whenever") => None,
                 end => ENDS.iter().find(|(written, _)| *written == end).unwrap().1,
             };
@@ -447,7 +549,9 @@ impl Run {
         let bad_flag = |row: &&crate::store::FlagRow| {
             row.name == "enableroutecache" || FLAGS[4..].iter().any(|(text, _)| *text == row.value)
         };
+        let bad_scoped = |row: &&ScopedBanRow| row.ip.parse::<Prefix>().is_err();
         rows.ips.values().filter(bad_ip).count()
+            + rows.scoped.values().filter(bad_scoped).count()
             + rows.documents[DocumentKind::Route].values().filter(|row| row.document == "{").count()
             + rows.documents[DocumentKind::Backend].values().filter(|row| row.document == "{").count()
             + rows.documents[DocumentKind::Limit]

@@ -13,8 +13,8 @@ use tokio::time::sleep;
 
 use super::gateway::SimGateway;
 use super::memory::{Memory, row};
-use super::{start, tiny};
-use crate::feed::{Feed, FeedOptions, RowStatus};
+use super::{from, start, tiny};
+use crate::feed::{Feed, FeedOptions, RowStatus, SourceSet};
 use crate::store::{DocumentKind, StoreTable};
 
 const DOCUMENT: &str = r#"{"url":"https://lists.example.com/x","reason":"listed"}"#;
@@ -85,7 +85,7 @@ async fn an_address_is_banned_while_a_source_or_a_row_says_so() {
     // An allowed address is let in, as with any ban.
     store.put([row("198.51.100.7", "allowed", None)]);
     let tables = feed.tables().await.unwrap();
-    let found = |ip: &str| IpFinding::look_up(ip.parse().ok(), &tables, || early);
+    let found = |ip: &str| IpFinding::look_up(&from(ip.parse().unwrap()), &tables, || early);
     assert!(matches!(found("198.51.100.7"), IpFinding::Allowed(_)));
     assert!(matches!(found("198.51.100.8"), IpFinding::Banned(_)));
     let listed: Vec<String> =
@@ -155,6 +155,44 @@ async fn a_large_source_that_changes_a_little_costs_gateways_an_overlay() {
     assert!(hosts(CHANGED, ALL).all(|(prefix, _)| banned.contains_key(&prefix)));
 }
 
+/// All that a source in shadow has is in shadow, and what others simulate.
+#[tokio::test(start_paused = true)]
+async fn what_is_in_shadow_denies_nobody_until_the_mode_changes() {
+    let store = Arc::new(Memory::default());
+    let feed = start(&store, tiny()).await;
+    let shadow = DOCUMENT.replace('{', r#"{"mode":"shadow","#);
+    store.put_document(DocumentKind::Source, "a", &shadow);
+    store.put_document(DocumentKind::Source, "b", DOCUMENT);
+    let set = |listed: &[(&str, _)], simulated| Some(SourceSet::encode(of(listed), &of(simulated)));
+    store.set_source("a", set(&[("192.0.2.1", None), ("192.0.2.3", None)], &[("192.0.2.2", Some(9))]));
+    store.set_source("b", set(&[("192.0.2.3", None)], &[("192.0.2.1", Some(9)), ("192.0.2.4", None)]));
+    let found = async |last: u8| {
+        let (client, tables) = (format!("192.0.2.{last}").parse().ok(), feed.tables().await.unwrap());
+        match IpFinding::look_up(&from(client.unwrap()), &tables, || 1) {
+            IpFinding::Banned(_) => "banned",
+            IpFinding::ShadowBanned(_) => "watched",
+            _ => "clear",
+        }
+    };
+    for (last, wanted) in [(1, "watched"), (2, "watched"), (3, "banned"), (4, "watched"), (5, "clear")] {
+        assert_eq!(found(last).await, wanted, "{last}");
+    }
+    let listed = |ip: &str| feed.snapshot().listed(&ip.parse().unwrap(), RowStatus::Watched).unwrap();
+    let one = listed("192.0.2.1");
+    assert_eq!(
+        (one.sources.join(","), one.expires, one.reason.as_deref()),
+        ("a,b".into(), None, Some("listed"))
+    );
+    // A row in shadow beside it has its own reason.
+    store.put([row("192.0.2.1", "watched", None)]);
+    feed.current().await;
+    assert_eq!((listed("192.0.2.1").source, listed("192.0.2.1").own.is_some()), (None, true));
+    store.put_document(DocumentKind::Source, "a", DOCUMENT);
+    for (last, wanted) in [(1, "banned"), (2, "watched"), (3, "banned"), (4, "watched")] {
+        assert_eq!(found(last).await, wanted, "{last}");
+    }
+}
+
 /// A direct question is answered by the sets also while the newest tables are late.
 #[tokio::test(start_paused = true)]
 async fn direct_questions_find_what_sources_have() {
@@ -165,7 +203,7 @@ async fn direct_questions_find_what_sources_have() {
     let client = "192.0.2.9".parse().unwrap();
     let ask = async || {
         let tables = feed.tables_about(Some(client)).await.unwrap();
-        matches!(IpFinding::look_up(Some(client), &tables, || 1), IpFinding::Banned(_))
+        matches!(IpFinding::look_up(&from(client), &tables, || 1), IpFinding::Banned(_))
     };
     assert!(ask().await);
     // All tables are read again, which does not end.

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::gateway::SimGateway;
 use super::memory::{Memory, countries, document, named, one_run};
-use super::{start, tiny};
+use super::{from, start, tiny};
 use crate::feed::{Feed, FeedOptions, Notice};
 use crate::store::{DocumentKind, StoreError, StoreTable};
 
@@ -35,7 +35,7 @@ fn country(table: &CountryTable, of: &str) -> Option<String> {
 }
 
 fn found(tables: &Tables, client: &str) -> IpFinding {
-    IpFinding::look_up(Some(address(client)), tables, || 1_795_456_800)
+    IpFinding::look_up(&from(address(client)), tables, || 1_795_456_800)
 }
 
 fn said(notices: &[Notice], what: &str) -> bool {
@@ -70,7 +70,7 @@ async fn flags_rules_and_countries_reach_a_gateway() {
     let want = Flags::default()
         .with(Flag::RouteCache, FlagState::Shadow)
         .with(Flag::AsyncRecording, FlagState::Share(25));
-    assert_eq!((gateway.flags(), feed.snapshot().flags), (want, want));
+    assert_eq!((gateway.flags(), feed.snapshot().flags.clone()), (want.clone(), want.clone()));
 
     store.put_document(DocumentKind::GeoRule, "no-de", DENY_DE);
     store.set_countries(Some(countries("small.csv", one_run("DE", 9))));
@@ -175,7 +175,7 @@ async fn a_bad_row_of_any_table_has_no_effect_and_says_why() {
     assert!(why(StoreTable::Flags, "enableEverything").contains("enableGeoRulesCache"));
     assert!(why(StoreTable::Documents(DocumentKind::GeoRule), "bad").contains("/countries/0"));
     assert!(why(StoreTable::Countries, "countries").contains("`good`, stays in force"));
-    assert_eq!((tables.flags, snapshot.geo_rules.in_force.len()), (Flags::default(), 0));
+    assert_eq!((&tables.flags, snapshot.geo_rules.in_force.len()), (&Flags::default(), 0));
     assert_eq!(country(&tables.countries, "10.0.0.9"), Some("DE".to_owned()));
 
     // The same after a restart. Without a table before it, no country is known.
@@ -198,7 +198,7 @@ async fn a_bad_row_of_any_table_has_no_effect_and_says_why() {
     store.set_countries(None);
     let tables = feed.tables().await.unwrap();
     let snapshot = feed.snapshot();
-    assert_eq!((snapshot.quarantine().len(), snapshot.geo_rules.in_force.len(), tables.flags), (0, 1, on));
+    assert_eq!((snapshot.quarantine().len(), snapshot.geo_rules.in_force.len(), &tables.flags), (0, 1, &on));
     assert!(tables.countries.is_empty());
 }
 
@@ -295,7 +295,7 @@ async fn a_restore_brings_back_all_tables() {
     store.restore(remembered);
     let tables = feed.tables().await.unwrap();
     assert_ne!(tables.version.epoch, between.version.epoch);
-    assert_eq!(tables.flags.get(Flag::RouteCache), FlagState::On);
+    assert_eq!(tables.flags.get(Flag::RouteCache), &FlagState::On);
     assert_eq!((tables.geo.rules().len(), country(&tables.countries, "10.0.0.1")), (1, Some("DE".into())));
     settle(&feed).await;
     gateway.poll(&feed).await;

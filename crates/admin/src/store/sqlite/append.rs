@@ -245,8 +245,9 @@ impl AppendJob {
         let new = step.ledger.enter(batch.source, range)?;
         let mut stored = 0;
         for event in new.iter().flat_map(|part| &events[part.within(range)]) {
-            step.writer.insert(EventStage::Ended, node, batch.source, event)?;
-            step.counts.add(event);
+            let ban_source = self.append.ban_source(batch.source, event);
+            step.writer.insert(EventStage::Ended, node, (batch.source, event), ban_source)?;
+            step.counts.add(event, ban_source);
             stored += 1;
         }
         for closed in open_events::close(step.conn, batch.source, range)? {
@@ -254,9 +255,10 @@ impl AppendJob {
             if closed.was_given_up && !is_new {
                 // It was counted when the ledger took its number without its end.
                 let event = &events[(closed.number - first) as usize];
-                step.writer.insert(EventStage::Ended, node, batch.source, event)?;
+                let ban_source = self.append.ban_source(batch.source, event);
+                step.writer.insert(EventStage::Ended, node, (batch.source, event), ban_source)?;
                 step.ledger.completed(batch.source, &self.gateway)?;
-                step.counts.completed(event);
+                step.counts.completed(event, ban_source);
                 stored += 1;
             }
         }
@@ -301,7 +303,11 @@ mod tests {
                 conn,
                 ledger,
                 Budget::new(0),
-                EventCounts::new(false, crate::auto_bans::NewHits::new(std::sync::Arc::default())),
+                EventCounts::new(
+                    false,
+                    crate::auto_bans::NewHits::new(std::sync::Arc::default()),
+                    Default::default(),
+                ),
             )
             .unwrap();
             job.progress = job.run(&mut step, &|| stop).unwrap();

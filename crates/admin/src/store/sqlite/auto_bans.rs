@@ -1,20 +1,21 @@
-//! Bans by rules: rows of `ip_monitor` whose source is the rule, and how often each prefix was banned,
+//! Bans by rules: rows of `ip_monitor`, or of `scoped_bans`, whose source is the rule, and how often each prefix was banned,
 //! by which its next ban is longer.
 
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::{Value, json};
-use tidegate_author::AutoBan;
+use tidegate_author::{AutoBan, write_scope};
 use tidegate_policy::address::Prefix;
 
 use super::aliases::AddressAliases;
 use super::audit::Auditor;
 use super::integers::to_sql;
 use super::rows;
-use super::{ban_import, ip_monitor};
+use super::{ban_import, ip_monitor, scoped_bans};
 use crate::store::{
-    BanImport, BanMode, ImportCounts, ImportedBan, IpRow, RuleBan, RuleBans, StoreTable, time_text,
+    BanImport, BanMode, ImportCounts, ImportedBan, IpRow, RuleBan, RuleBans, StoreTable, prefix_of_key,
+    time_text,
 };
 
 /// Prefixes whose bans are remembered; those that would be forgotten soonest go first.
@@ -36,7 +37,7 @@ pub(super) fn put(
             counts.allowed += 1;
             continue;
         }
-        let held: Option<IpRow> = rows::row(audit.conn, StoreTable::Ip, &ip)?;
+        let held = HeldBan::of(audit.conn, &ip, &bans.rule)?;
         let rows = match bans.rule.is_shadow {
             true => watch(audit, bans, ban, held.as_ref(), now)?,
             false => put_one(audit, bans, ban, held.as_ref(), now)?,
@@ -50,9 +51,44 @@ pub(super) fn put(
     Ok((counts, written))
 }
 
-/// Whether a row still says what it says at `now`.
-fn is_in_force(row: &IpRow, now: i64) -> bool {
-    row.expires_at.as_deref().and_then(time_text::to_ms).is_none_or(|end| now < end)
+/// Where the rule's bans apply, as rows have it.
+fn scope_of(rule: &AutoBan) -> Option<String> {
+    rule.applies_to.as_ref().map(|scope| write_scope(scope).to_string())
+}
+
+/// What there is of a prefix where a rule's bans apply: everywhere the row, elsewhere the rule's own row.
+struct HeldBan {
+    status: String,
+    source: String,
+    expires_at: Option<String>,
+    /// As the audit has it.
+    told: String,
+}
+
+impl HeldBan {
+    fn of(conn: &Connection, ip: &str, rule: &AutoBan) -> rusqlite::Result<Option<Self>> {
+        let Some(scope) = scope_of(rule) else {
+            let row: Option<IpRow> = rows::row(conn, StoreTable::Ip, ip)?;
+            return Ok(row.map(|row| Self {
+                told: ip_monitor::audit_json(&row),
+                status: row.status,
+                source: row.source.unwrap_or_default(),
+                expires_at: row.expires_at,
+            }));
+        };
+        let row = scoped_bans::of_place(conn, ip, &rule.source(), &scope)?.into_iter().next();
+        Ok(row.map(|row| Self {
+            told: scoped_bans::audit_json(&row),
+            status: row.status,
+            source: row.source,
+            expires_at: row.expires_at,
+        }))
+    }
+
+    /// Whether it still says what it says at `now`.
+    fn is_in_force(&self, now: i64) -> bool {
+        self.expires_at.as_deref().and_then(time_text::to_ms).is_none_or(|end| now < end)
+    }
 }
 
 /// Bans; returns the rows written: none where it is banned already, for at least as long by hand, or by
@@ -61,35 +97,27 @@ fn put_one(
     audit: &Auditor<'_>,
     bans: &RuleBans,
     ban: &RuleBan,
-    held: Option<&IpRow>,
+    held: Option<&HeldBan>,
     now: i64,
 ) -> rusqlite::Result<usize> {
     let rule = &*bans.rule;
     let source = rule.source();
-    let is_mine = |row: &&IpRow| {
-        let sources = row.source.as_deref().unwrap_or_default();
-        is_in_force(row, now)
+    let is_mine = |row: &&HeldBan| {
+        row.is_in_force(now)
             && row.status.eq_ignore_ascii_case("banned")
-            && sources.split(',').any(|name| name == source)
+            && row.source.split(',').any(|name| name == source)
     };
     if held.filter(is_mine).is_some() && !rule.matches.has_banned() {
         return Ok(0);
     }
     let earlier = earlier_bans(audit.conn, rule, &ban.prefix, now)?;
     let ttl = i64::from(rule.ttl_after(earlier));
-    let end = now.div_euclid(1_000) + i64::from(now.rem_euclid(1_000) > 0) + ttl;
-    let reason = Some(Arc::from(bans.reason(ban)));
-    let expires = tidegate_policy::UnixSeconds::try_from(end).ok();
-    let import = BanImport {
-        source: Some(source),
-        replaces: false,
-        mode: BanMode::Enforce,
-        bans: vec![ImportedBan { prefix: ban.prefix, expires, reason }],
-    };
-    let rows = ban_import::put_one(audit.conn, &import, now, audit.now)?;
+    let end = end_after(ttl, now);
+    let row = row_of(bans, ban, BanMode::Enforce, end);
+    let rows = ban_import::put_one(audit.conn, &row, now, audit.now)?;
     if rows > 0 {
         remember(audit.conn, rule, &ban.prefix, earlier.saturating_add(1), end)?;
-        tell(audit, bans, ban, held, "ban")?;
+        tell(audit, bans, held, ban, "ban")?;
     }
     Ok(rows)
 }
@@ -99,47 +127,60 @@ fn watch(
     audit: &Auditor<'_>,
     bans: &RuleBans,
     ban: &RuleBan,
-    held: Option<&IpRow>,
+    held: Option<&HeldBan>,
     now: i64,
 ) -> rusqlite::Result<usize> {
-    if held.is_some_and(|row| is_in_force(row, now)) {
+    if held.is_some_and(|row| row.is_in_force(now)) {
         return Ok(0);
     }
-    let end = time_text::from_ms(now.saturating_add(i64::from(bans.rule.ttl_s) * 1_000));
-    let rows = audit
-        .conn
-        .prepare_cached(
-            "INSERT OR REPLACE INTO ip_monitor (ip, status, reason, created_at, updated_at, expires_at, source)
-             VALUES (?1, 'watched', ?2, ?3, ?3, ?4, ?5)",
-        )?
-        .execute(params![
-            ban.prefix.to_string(),
-            bans.reason(ban),
-            audit.now,
-            end,
-            bans.rule.source()
-        ])?;
-    tell(audit, bans, ban, held, "watch")?;
+    let end = end_after(bans.rule.ttl_s.into(), now);
+    let row = row_of(bans, ban, BanMode::Shadow, end);
+    let rows = ban_import::put_one(audit.conn, &row, now, audit.now)?;
+    if rows > 0 {
+        tell(audit, bans, held, ban, "watch")?;
+    }
     Ok(rows)
+}
+
+/// The second (Unix) in which what lasts `ttl` seconds from `now` (milliseconds) ends: no earlier than that.
+fn end_after(ttl: i64, now: i64) -> i64 {
+    now.div_euclid(1_000) + i64::from(now.rem_euclid(1_000) > 0) + ttl
+}
+
+/// The row of a ban by a rule that ends at the second `end`, as a list of one.
+fn row_of(bans: &RuleBans, ban: &RuleBan, mode: BanMode, end: i64) -> BanImport {
+    let reason = Some(Arc::from(bans.reason(ban)));
+    let expires = tidegate_policy::UnixSeconds::try_from(end).ok();
+    BanImport {
+        source: Some(bans.rule.source()),
+        replaces: false,
+        mode,
+        bans: vec![ImportedBan {
+            prefix: ban.prefix,
+            expires,
+            reason,
+            applies_to: scope_of(&bans.rule).map(Into::into),
+        }],
+    }
 }
 
 /// Writes the audit: the row, and the requests that caused it.
 fn tell(
     audit: &Auditor<'_>,
     bans: &RuleBans,
+    held: Option<&HeldBan>,
     ban: &RuleBan,
-    held: Option<&IpRow>,
     kind: &str,
 ) -> rusqlite::Result<()> {
     let ip = ban.prefix.to_string();
-    let row: Option<IpRow> = rows::row(audit.conn, StoreTable::Ip, &ip)?;
-    let shown = row.as_ref().map(ip_monitor::audit_json).unwrap_or_default();
-    let mut shown: Value = serde_json::from_str(&shown).unwrap_or_default();
-    shown["source"] = json!(row.and_then(|row| row.source));
+    let row = HeldBan::of(audit.conn, &ip, &bans.rule)?;
+    let shown = row.as_ref().map(|row| row.told.as_str()).unwrap_or_default();
+    let mut shown: Value = serde_json::from_str(shown).unwrap_or_default();
+    shown["source"] = json!(row.map(|row| row.source).filter(|source| !source.is_empty()));
     shown["requests"] = json!(ban.bad);
     shown["of"] = json!(ban.all);
     shown["within_s"] = json!(bans.rule.window_s);
-    audit.write(kind, &ip, held.map(ip_monitor::audit_json), Some(shown.to_string()))
+    audit.write(kind, &ip, held.map(|row| row.told.clone()), Some(shown.to_string()))
 }
 
 /// How often the rule has banned the prefix, as far as that is not forgotten.
@@ -166,7 +207,7 @@ fn remember(conn: &Connection, rule: &AutoBan, prefix: &Prefix, bans: u32, end: 
 /// Forgets how often these prefixes were banned: somebody has taken their bans back.
 pub(super) fn forget(conn: &Connection, keys: &[String]) -> rusqlite::Result<()> {
     let mut remove = conn.prepare_cached("DELETE FROM auto_ban_history WHERE key = ?1")?;
-    for prefix in keys.iter().filter_map(|key| key.parse::<Prefix>().ok()) {
+    for prefix in keys.iter().filter_map(|key| prefix_of_key(key)) {
         remove.execute([prefix.to_string()])?;
     }
     Ok(())

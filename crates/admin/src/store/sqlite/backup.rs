@@ -18,7 +18,7 @@ use super::error::{failed, sql_error};
 use super::file::beside;
 use super::integers::{from_sql, to_sql};
 use super::schema::{self, SchemaError, Upgrade, read_state};
-use super::{foreign_changes, meta};
+use super::{foreign_changes, meta, rollouts};
 use crate::store::{Author, Restored, RestoredTable, StoreError, StoreTable, time_text};
 
 /// How long a copy waits for a lock of another program, at most.
@@ -305,19 +305,21 @@ pub(super) fn put_back_attached(conn: &Connection, name: &str, by: &Author) -> r
 /// The SQL by which a table is put back.
 struct TableSql {
     name: &'static str,
-    key: &'static str,
+    /// The columns of its key, with commas between them.
+    key: String,
     columns: Vec<String>,
 }
 
 impl TableSql {
     fn of(conn: &Connection, table: StoreTable) -> rusqlite::Result<Self> {
-        Ok(Self { name: table.name(), key: table.key_column(), columns: columns(conn, table.name())? })
+        let key = table.key_columns().join(", ");
+        Ok(Self { name: table.name(), key, columns: columns(conn, table.name())? })
     }
 
     /// Which rows of `one` have a key that `other` does not have.
     fn only_in(&self, one: &str, other: &str) -> String {
         let Self { name, key, .. } = self;
-        format!("FROM {one}.{name} WHERE {key} NOT IN (SELECT {key} FROM {other}.{name})")
+        format!("FROM {one}.{name} WHERE ({key}) NOT IN (SELECT {key} FROM {other}.{name})")
     }
 
     /// The rows of the backup that are not as they are here.
@@ -362,6 +364,7 @@ fn put_back_table(conn: &Connection, table: StoreTable) -> rusqlite::Result<Rest
 pub(super) fn place(backup: &Path, to: &Path) -> Result<(), StoreError> {
     let copy = BackupCopy::of(backup, to)?;
     let conn = Connection::open(&copy.0.path).map_err(|e| sql_error(&e))?;
+    rollouts::pause_restored(&conn, time_text::now_ms()).map_err(|e| sql_error(&e))?;
     conn.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(())).map_err(|e| sql_error(&e))?;
     conn.close().map_err(|(_, e)| sql_error(&e))?;
     // A link, unlike a rename, replaces nothing.

@@ -16,6 +16,7 @@ use super::change_log::{is_unchanged, reason_to_reload};
 use super::integers::to_sql;
 use super::rows::text;
 use super::schema::{RELOAD, read_state};
+use super::scoped_import::{self, ScopedStep};
 use crate::store::{
     BanImport, BanMode, IMPORTED, ImportCounts, ImportedBan, StoreTable, Unchanged, time_text,
 };
@@ -35,8 +36,12 @@ struct HeldBan {
 impl HeldBan {
     fn read(row: &Row<'_>, from: usize) -> rusqlite::Result<Self> {
         let [status, reason, expires_at, source] = [0, 1, 2, 3].map(|column| text(row, from + column));
-        let status = status?.unwrap_or_default();
-        Ok(Self { status, reason: reason?, expires_at: expires_at?, source: source? })
+        Ok(Self {
+            status: status?.unwrap_or_default(),
+            reason: reason?,
+            expires_at: expires_at?,
+            source: source?,
+        })
     }
 
     /// The end in milliseconds; one that cannot be read is none.
@@ -100,6 +105,7 @@ fn canonical(key: &str) -> String {
 pub(super) struct ImportPlan {
     since: u64,
     steps: Vec<Step>,
+    scoped: Vec<ScopedStep>,
 }
 
 impl ImportPlan {
@@ -108,17 +114,19 @@ impl ImportPlan {
         let since = read_state(conn)?.newest;
         let planner = Planner { conn, import, now: time_text::now_ms() };
         let mut steps = Vec::new();
-        for (index, ban) in import.bans.iter().enumerate() {
+        for (index, ban) in import.bans.iter().enumerate().filter(|(_, ban)| ban.applies_to.is_none()) {
             steps.extend(planner.of_ban(index, ban)?);
         }
         planner.gone(&mut steps)?;
-        Ok(Self { since, steps })
+        let scoped = scoped_import::plan(conn, import, planner.now)?;
+        Ok(Self { since, steps, scoped })
     }
 
     /// The same by the state now, in the write transaction that `conn` is in.
     fn up_to_date(&self, conn: &Connection, import: &BanImport) -> rusqlite::Result<Option<Self>> {
-        let Self { since, steps } = self;
-        if is_unchanged(conn, Unchanged { tables: &[StoreTable::Ip], since: *since })? {
+        let Self { since, steps, .. } = self;
+        if is_unchanged(conn, Unchanged { tables: &[StoreTable::Ip, StoreTable::ScopedBans], since: *since })?
+        {
             return Ok(None);
         }
         if read_state(conn)?.newest < *since || reason_to_reload(conn, *since)?.is_some() {
@@ -139,7 +147,9 @@ impl ImportPlan {
         for key in &keys {
             now.extend(planner.of_key(key)?);
         }
-        Ok(Some(Self { since: *since, steps: now }))
+        // There are few of them.
+        let scoped = scoped_import::plan(conn, import, planner.now)?;
+        Ok(Some(Self { since: *since, steps: now, scoped }))
     }
 
     /// What it comes to.
@@ -153,6 +163,7 @@ impl ImportPlan {
                 Step::Release(..) => counts.released += 1,
             }
         }
+        scoped_import::count(&self.scoped, &mut counts);
         let others = counts.added.saturating_add(counts.allowed);
         counts.kept = (import.bans.len() as u64).saturating_sub(others);
         counts
@@ -242,7 +253,7 @@ impl Planner<'_> {
     fn of_gone(&self, key: &str, held: &HeldBan) -> Option<Step> {
         let name = self.import.source.as_deref().filter(|_| self.import.replaces)?;
         let is_mine = held.sources().any(|held| held == name) && BanMode::of_status(&held.status).is_some();
-        let is_listed = key.parse().is_ok_and(|prefix| self.import.position(&prefix).is_some());
+        let is_listed = key.parse().is_ok_and(|prefix| self.import.position(&prefix, None).is_some());
         if !is_mine || is_listed {
             return None;
         }
@@ -274,7 +285,7 @@ impl Planner<'_> {
         if canonical(key) != key {
             return Ok(self.held(key)?.and_then(|held| self.of_gone(key, &held)));
         }
-        let index = key.parse().ok().and_then(|prefix| self.import.position(&prefix));
+        let index = key.parse().ok().and_then(|prefix| self.import.position(&prefix, None));
         match index.and_then(|index| Some((index, self.import.bans.get(index)?))) {
             Some((index, ban)) => self.of_ban(index, ban),
             None => Ok(self.held(key)?.and_then(|held| self.of_gone(key, &held))),
@@ -286,7 +297,7 @@ fn ms(seconds: UnixSeconds) -> i64 {
     i64::from(seconds) * 1_000
 }
 
-/// Bans the only ban of `import` at `now` (milliseconds, and as rows have it) beside what the row of its prefix says by now.
+/// Bans the only ban of `import` at `now` (milliseconds, and as rows have it), beside what there is by now.
 /// Returns the rows written.
 pub(super) fn put_one(
     conn: &Connection,
@@ -295,6 +306,10 @@ pub(super) fn put_one(
     now: &str,
 ) -> rusqlite::Result<usize> {
     let Some(ban) = import.bans.first() else { return Ok(0) };
+    if let Some(scope) = ban.applies_to.as_deref() {
+        let step = scoped_import::of_ban(conn, import, (ban, scope), now_ms)?;
+        return scoped_import::write(conn, step.as_slice(), now);
+    }
     match (Planner { conn, import, now: now_ms }).of_ban(0, ban)? {
         Some(step) => write(conn, import, &[step], now),
         None => Ok(0),
@@ -311,7 +326,10 @@ pub(super) fn apply(
     let conn = audit.conn;
     let newer = plan.up_to_date(conn, import)?;
     let plan = newer.as_ref().unwrap_or(plan);
-    let written = logged_at_once(conn, plan.steps.len(), || write(conn, import, &plan.steps, audit.now))?;
+    let written = logged_at_once(conn, plan.steps.len().saturating_add(plan.scoped.len()), || {
+        let rows = write(conn, import, &plan.steps, audit.now)?;
+        Ok(rows.saturating_add(scoped_import::write(conn, &plan.scoped, audit.now)?))
+    })?;
     let counts = plan.counts(import);
     if written > 0 {
         let name = import.source.as_deref().unwrap_or("*");
@@ -365,7 +383,8 @@ fn write(conn: &Connection, import: &BanImport, steps: &[Step], now: &str) -> ru
                         if end.0 != ban.expires {
                             end = (ban.expires, ban.expires.map(|seconds| time_text::from_ms(ms(seconds))));
                         }
-                        put.execute(params![ip, ban.reason.as_deref(), now, end.1, import.source, status])?
+                        let reason = ban.reason.as_deref();
+                        put.execute(params![ip, reason, now, end.1, import.source, status])?
                     }
                 }
             }

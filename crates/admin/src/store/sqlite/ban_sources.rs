@@ -93,6 +93,16 @@ pub(super) fn remove(audit: &Auditor<'_>, name: &str) -> rusqlite::Result<usize>
     Ok(rows)
 }
 
+/// Forgets what sources had that have no document. Returns the number of sets.
+pub(super) fn remove_without_document(audit: &Auditor<'_>) -> rusqlite::Result<usize> {
+    let mut statement = audit.conn.prepare_cached(
+        "SELECT name FROM ban_source_sets UNION SELECT name FROM ban_source_status
+         EXCEPT SELECT name FROM ban_sources",
+    )?;
+    let names: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    names.iter().map(|name| remove(audit, name)).sum()
+}
+
 /// A set as the audit has it: without its entries.
 pub(super) fn audited(conn: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
     conn.prepare_cached("SELECT fetched_at, length(entries), counts FROM ban_source_sets WHERE name = ?1")?

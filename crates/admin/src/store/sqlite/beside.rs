@@ -41,7 +41,7 @@ pub(super) fn commit(conn: &Connection, change: &Change, by: &Author) -> rusqlit
     // A connection that is closed within a transaction rolls it back.
     conn.execute_batch("BEGIN IMMEDIATE")?;
     foreign_changes::audit(conn, read_state(conn)?.newest)?;
-    let committed = writes::apply(conn, &mut AddressAliases::default(), change, None, by, None)?;
+    let committed = writes::apply(conn, &mut AddressAliases::default(), change, None, by, &[])?;
     meta::set(conn, meta::AUDITED, to_sql(committed.seq))?;
     conn.execute_batch("COMMIT")?;
     Ok(committed)

@@ -32,6 +32,7 @@ pub(super) fn read_tables(
     for table in tables {
         match table {
             StoreTable::Ip => snapshot.ips = all(conn, *table)?,
+            StoreTable::ScopedBans => snapshot.scoped = all(conn, *table)?,
             StoreTable::Flags => snapshot.flags = all(conn, *table)?,
             StoreTable::Countries => snapshot.countries = all(conn, *table)?.pop(),
             StoreTable::SourceSets => snapshot.source_sets = all(conn, *table)?,
@@ -69,6 +70,7 @@ fn changed_rows(conn: &Connection, since: u64) -> rusqlite::Result<ChangedRows> 
     }
     Ok(ChangedRows {
         ips: changed(conn, StoreTable::Ip, since)?,
+        scoped: changed(conn, StoreTable::ScopedBans, since)?,
         flags: changed(conn, StoreTable::Flags, since)?,
         countries: changed(conn, StoreTable::Countries, since)?.pop().map(|(_, row)| row),
         source_sets: changed(conn, StoreTable::SourceSets, since)?,
@@ -153,12 +155,12 @@ fn changed<R: KeyedRow>(
     table: StoreTable,
     since: u64,
 ) -> rusqlite::Result<Vec<(String, Option<R>)>> {
-    let key = R::COLUMNS.first().copied().unwrap_or("rowid");
     let mut statement = conn.prepare_cached(&format!(
-        "SELECT l.key, {} FROM (SELECT DISTINCT key FROM change_log WHERE seq > ?1 AND tbl = '{table}') l
-         LEFT JOIN {table} t ON t.{key} = l.key",
+        "SELECT l.key, {} FROM (SELECT DISTINCT key FROM change_log WHERE seq > ?1 AND tbl = '{name}') l
+         LEFT JOIN {name} t ON {}",
         R::columns(),
-        table = table.name(),
+        table.has_key("t", "l.key"),
+        name = table.name(),
     ))?;
     let rows = statement
         .query_map([to_sql(since)], |row| Ok((text(row, 0)?.unwrap_or_default(), R::read(row, 1)?)))?;

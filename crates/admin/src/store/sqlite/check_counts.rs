@@ -34,7 +34,7 @@ impl CheckTotals {
             }
             if let Some(mismatch) = event.mismatches.iter().find(|m| m.check == check) {
                 counts.mismatched += 1;
-                counts.lagging += u64::from(mismatch.cached_seq < mismatch.direct_seq);
+                counts.lagging += u64::from(mismatch.is_lagging());
             }
         }
     }

@@ -9,6 +9,7 @@ use super::check_counts::CheckTotals;
 use super::database::Database;
 use super::integers::to_sql;
 use super::recording_stats;
+use super::rollout_figures::StageCounts;
 use super::rollups::RollupCounts;
 use super::top_counts::NewCounts;
 use crate::auto_bans::NewHits;
@@ -21,26 +22,30 @@ pub(super) struct EventCounts {
     rollups: Option<RollupCounts>,
     /// What automatic bans count.
     auto_bans: NewHits,
+    /// Of the stage of a rollout that is measured.
+    stage: StageCounts,
     /// How many more (or, negative, fewer) events the ledger has without their end.
     incomplete: i64,
 }
 
 impl EventCounts {
-    /// Without any; `statistics`: whether requests that have ended are counted by kind; `auto_bans`: by which rules.
-    pub(super) fn new(statistics: bool, auto_bans: NewHits) -> Self {
+    /// Without any; `statistics`: whether requests that have ended are counted by kind; `auto_bans`: by which rules;
+    /// `stage`: the stage that is measured.
+    pub(super) fn new(statistics: bool, auto_bans: NewHits, stage: StageCounts) -> Self {
         Self {
             checks: CheckTotals::default(),
             top: NewCounts::default(),
             rollups: statistics.then(RollupCounts::default),
             auto_bans,
+            stage,
             incomplete: 0,
         }
     }
 
     /// Counts an event that entered the ledger.
-    pub(super) fn add(&mut self, event: &TrafficEvent) {
+    pub(super) fn add(&mut self, event: &TrafficEvent, ban_source: Option<&str>) {
         self.entered(event);
-        self.ended(event);
+        self.ended(event, ban_source);
     }
 
     /// Counts an event that entered the ledger without its end.
@@ -50,8 +55,8 @@ impl EventCounts {
     }
 
     /// Counts the end of an event that was counted without it.
-    pub(super) fn completed(&mut self, event: &TrafficEvent) {
-        self.ended(event);
+    pub(super) fn completed(&mut self, event: &TrafficEvent, ban_source: Option<&str>) {
+        self.ended(event, ban_source);
         self.incomplete -= 1;
     }
 
@@ -62,11 +67,12 @@ impl EventCounts {
         }
     }
 
-    fn ended(&mut self, event: &TrafficEvent) {
+    fn ended(&mut self, event: &TrafficEvent, ban_source: Option<&str>) {
         self.auto_bans.note(event);
+        self.stage.add(event);
         if let Some(rollups) = &mut self.rollups {
             rollups.add(event);
-            self.top.add_values(event);
+            self.top.add_values(event, ban_source);
         }
     }
 
@@ -81,6 +87,7 @@ impl EventCounts {
             // counts of addresses are written at once.
             if top.is_due() || self.incomplete != 0 { top.write(conn) } else { Ok(()) }
         })?;
+        self.stage.write(conn, &database.slice_clock)?;
         let ages = database.options.rollup_ages();
         self.rollups.map_or(Ok(()), |rollups| rollups.write(conn, &database.rollups, ages, now))?;
         Ok(self.auto_bans)

@@ -16,6 +16,7 @@ use super::options::Options;
 use super::queue::Queue;
 use super::rollups::RollupState;
 use super::schema::DatabaseState;
+use super::slice_clock::SliceClock;
 use super::top_counts::SharedTopCounts;
 use crate::auto_bans::AutoBans;
 use crate::lock::locked;
@@ -46,6 +47,8 @@ pub(super) struct Database {
     pub(super) top_counts: SharedTopCounts,
     /// What is known of the rollups' keys.
     pub(super) rollups: RollupState,
+    /// The present slice of the stage of a rollout that is measured.
+    pub(super) slice_clock: SliceClock,
     /// Changes whenever there may be new changes.
     hint: watch::Sender<u64>,
     /// The `seq` that was last sent to `hint`.
@@ -93,6 +96,7 @@ impl Database {
             gateway_reports: GatewayReports::default(),
             top_counts: SharedTopCounts::default(),
             rollups: RollupState::default(),
+            slice_clock: SliceClock::default(),
             hint: watch::Sender::new(look.newest),
             told: AtomicU64::new(look.newest),
             newest: AtomicU64::new(look.newest),

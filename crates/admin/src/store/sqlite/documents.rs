@@ -4,6 +4,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::audit::{Auditor, as_json};
 use super::ban_sources;
+use super::rollouts;
 use super::rows::{self, KeyedRow, text};
 use crate::store::{DocumentKind, DocumentRow, StoreTable};
 
@@ -55,6 +56,9 @@ pub(super) fn delete(audit: &Auditor<'_>, kind: DocumentKind, name: &str) -> rus
     if rows > 0 {
         if kind == DocumentKind::Source {
             ban_sources::remove(audit, name)?;
+        }
+        if kind == DocumentKind::Rollout {
+            rollouts::remove(audit.conn, name)?;
         }
         audit.write(kind.name(), name, was, None)?;
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, Row, params};
 use tidegate_policy::wire::event::VmId;
 
-use super::events::NEWEST;
+use super::events::{NEWEST, read_mismatches};
 use super::integers::{from_sql, to_sql};
 use crate::store::{EventFilter, EventPage, EventPosition, EventRow, EventTail};
 
@@ -23,7 +23,7 @@ const MAX_BEHIND: u64 = 20_000;
 /// The columns that a filter is about.
 const FILTERED: &str =
     "id, timestamp, status, verdict, reason, method, route, country, host, path, client_ip, would_deny,
-    would_deny_rule";
+    would_deny_rule, mismatches, ban_source";
 
 /// The events that `filter` lets pass, newest first, from `from` on, at most `limit`.
 pub(super) fn page(
@@ -37,9 +37,11 @@ pub(super) fn page(
         Some(from) => (from.timestamp.as_str(), to_sql(from.id)),
         None => (filter.until.as_deref().unwrap_or("~"), 0),
     };
+    // This is what the index of these rows asks for.
+    let mismatched = if filter.mismatch.is_some() { "mismatches IS NOT NULL AND" } else { "" };
     let mut statement = conn.prepare_cached(&format!(
         "SELECT {FILTERED} FROM events
-         WHERE timestamp >= ?1 AND timestamp <= ?2 AND (timestamp < ?2 OR id <= ?3)
+         WHERE {mismatched} timestamp >= ?1 AND timestamp <= ?2 AND (timestamp < ?2 OR id <= ?3)
          ORDER BY timestamp DESC, id DESC"
     ))?;
     let mut rows = statement.query(params![filter.since.as_deref().unwrap_or(""), newest, id])?;
@@ -119,7 +121,8 @@ fn matches(filter: &EventFilter, row: &Row<'_>) -> rusqlite::Result<bool> {
         && is(6, &filter.route)?
         && is(7, &filter.country)?
         && is(11, &filter.would_deny)?
-        && is(12, &filter.would_deny_rule)?)
+        && is(12, &filter.would_deny_rule)?
+        && has_source(filter.ban_source.as_deref(), text(14)?))
     {
         return Ok(false);
     }
@@ -138,8 +141,18 @@ fn matches(filter: &EventFilter, row: &Row<'_>) -> rusqlite::Result<bool> {
     {
         return Ok(false);
     }
+    if let Some(wanted) = &filter.mismatch
+        && !read_mismatches(text(13)?).iter().any(|found| wanted.matches(found))
+    {
+        return Ok(false);
+    }
     let Some(block) = &filter.client else { return Ok(true) };
     Ok(text(10)?.parse::<IpAddr>().is_ok_and(|address| block.contains(address)))
+}
+
+/// Whether `wanted` is one of the names in `found`, with commas between them.
+fn has_source(wanted: Option<&str>, found: &str) -> bool {
+    wanted.is_none_or(|wanted| found.split(',').any(|name| name == wanted))
 }
 
 /// Whether `found`, as a client sent it, is the host `wanted`: with its port, or without one.
@@ -154,7 +167,7 @@ fn one(conn: &Connection, id: i64) -> rusqlite::Result<EventRow> {
     let mut statement = conn.prepare_cached(
         "SELECT source, number, timestamp, node, method, host, path, route, template, client_ip, country,
            verdict, reason, rule, shadow_limit, would_deny, would_deny_rule, status, duration_us, upstream_us, bytes_in, bytes_out,
-           user_agent, tunnel, tables_seq, modes, answered, mismatches, complete
+           user_agent, tunnel, tables_seq, modes, answered, mismatches, complete, gate_us, ban_source
          FROM events WHERE id = ?1",
     )?;
     statement.query_row([id], |row| {
@@ -179,9 +192,11 @@ fn one(conn: &Connection, id: i64) -> rusqlite::Result<EventRow> {
             shadow_limit: row.get(14)?,
             would_deny: row.get(15)?,
             would_deny_rule: row.get(16)?,
+            ban_source: row.get(30)?,
             status: row.get(17)?,
             duration_ms: ms(18)?,
             upstream_ms: ms(19)?,
+            gate_ms: ms(29)?,
             bytes_in: count(20)?,
             bytes_out: count(21)?,
             user_agent: row.get(22)?,

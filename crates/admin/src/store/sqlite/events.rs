@@ -6,7 +6,7 @@ use std::fmt::Write;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use tidegate_policy::check::{Answered, Check, PerCheck};
-use tidegate_policy::flags::{Mode, Modes};
+use tidegate_policy::flags::{Flag, FlagSet, Mode, Modes};
 use tidegate_policy::wire::event::{Mismatch, TrafficEvent, VmId};
 
 use super::integers::{from_sql, to_sql};
@@ -29,9 +29,9 @@ pub(super) enum EventStage {
 const COLUMNS_AND_VALUES: &str = "(source, number, timestamp, node, method, host, path, route, client_ip,
    verdict, reason, rule, status, duration_us, upstream_us, bytes_in, bytes_out, user_agent, tunnel,
    tables_seq, country, modes, answered, mismatches, complete, template, shadow_limit, would_deny,
-   would_deny_rule)
+   would_deny_rule, gate_us, ban_source)
  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-   ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)";
+   ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31)";
 
 /// Text of the last value: most events of a transaction have the same one.
 struct CachedText<K> {
@@ -76,8 +76,8 @@ impl<'a> EventWriter<'a> {
         &mut self,
         stage: EventStage,
         node: &str,
-        source: VmId,
-        event: &TrafficEvent,
+        (source, event): (VmId, &TrafficEvent),
+        ban_source: Option<&str>,
     ) -> rusqlite::Result<()> {
         let statement = match stage {
             EventStage::Ended => &mut self.ended,
@@ -116,12 +116,24 @@ impl<'a> EventWriter<'a> {
             event.shadow_limit,
             event.would_deny,
             event.would_deny_rule,
+            event.gate_us.map(to_sql),
+            ban_source,
         ])?;
         Ok(())
     }
 }
 
-/// `ip=cached,geo=direct,route=shadow,parallel=off,async=on`.
+/// The parts of a row's `modes`, by the flag that each is of.
+const MODE_NAMES: [(Flag, &str); 5] = [
+    (Flag::IpBlacklistCache, "ip"),
+    (Flag::GeoRulesCache, "geo"),
+    (Flag::RouteCache, "route"),
+    (Flag::ParallelExecution, "parallel"),
+    (Flag::AsyncRecording, "async"),
+];
+
+/// `ip=cached,geo=direct,route=shadow,parallel=off,async=on`, and `,outside=route+async` if flags are limited to other
+/// requests.
 fn write_modes(modes: &Modes, text: &mut String) {
     let on = |on| if on { "on" } else { "off" };
     // Writing to a string cannot fail.
@@ -134,6 +146,10 @@ fn write_modes(modes: &Modes, text: &mut String) {
         on(modes.parallel),
         on(modes.async_recording)
     );
+    let outside = MODE_NAMES.into_iter().filter(|(flag, _)| modes.outside.has(*flag));
+    for (number, (_, name)) in outside.enumerate() {
+        let _ = write!(text, "{}{name}", if number == 0 { ",outside=" } else { "+" });
+    }
 }
 
 /// `ip=hit,geo=unneeded,route=direct`.
@@ -160,12 +176,15 @@ fn read_modes(text: &str) -> Modes {
         modes.into_iter().find(|mode| Some(mode.name()) == said(name)).unwrap_or_default()
     };
     let on = |name| said(name) == Some("on");
+    let outside = said("outside").unwrap_or_default().split('+');
+    let outside = outside.filter_map(|name| MODE_NAMES.into_iter().find(|(_, known)| *known == name));
     Modes {
         ip: mode("ip"),
         geo: mode("geo"),
         route: mode("route"),
         parallel: on("parallel"),
         async_recording: on("async"),
+        outside: outside.fold(FlagSet::default(), |set, (flag, _)| set.with(flag)),
     }
 }
 
@@ -195,7 +214,7 @@ fn write_mismatches(found: &[Mismatch]) -> Option<String> {
 }
 
 /// What [`write_mismatches`] wrote.
-fn read_mismatches(text: &str) -> Vec<Mismatch> {
+pub(super) fn read_mismatches(text: &str) -> Vec<Mismatch> {
     let said: Vec<MismatchJson<'_>> = serde_json::from_str(text).unwrap_or_default();
     let read = |said: MismatchJson<'_>| {
         Some(Mismatch {
@@ -251,7 +270,7 @@ pub(super) fn trim(conn: &Connection, count: usize) -> rusqlite::Result<u64> {
 }
 
 /// The table of events and its indexes.
-const OBJECTS: [&str; 3] = ["events", "events_timestamp", "events_open"];
+const OBJECTS: [&str; 4] = ["events", "events_timestamp", "events_open", "events_mismatched"];
 
 /// Bytes of the pages in use that are not the events'. Reads all of these pages.
 pub(super) fn other_bytes(conn: &Connection) -> rusqlite::Result<u64> {

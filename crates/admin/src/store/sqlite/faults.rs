@@ -64,12 +64,14 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    /// Notes how `work` ended. A lock that another program holds and a store that is closed are no
-    /// faults.
+    /// Notes how `work` ended. A lock that another program holds, a store that is closed and an author whose
+    /// token is gone are no faults.
     pub(super) fn note<T>(&self, work: Work, result: &Result<T, StoreError>) {
         match result {
             Ok(_) => self.worked(work),
-            Err(StoreError::Busy | StoreError::Closed) => {}
+            Err(
+                StoreError::Busy | StoreError::Closed | StoreError::TokenRevoked | StoreError::TokenEnded,
+            ) => {}
             Err(error) => self.failed(work, error),
         }
     }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, params};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::audit::{self, Auditor, as_json};
 use super::change_log::text_of_quoted;
@@ -16,8 +16,11 @@ use super::integers::to_sql;
 use super::rows::{self, text};
 use super::schema::ddl::TOKENS;
 use super::schema::{EPOCH, MOVED, RELOAD};
-use super::{ban_sources, countries, ip_monitor, meta, tokens};
-use crate::store::{Author, DocumentKind, DocumentRow, FlagRow, IpRow, SQL, StoreTable, time_text};
+use super::{ban_sources, countries, ip_monitor, meta, scoped_bans, tokens};
+use crate::store::{
+    AuditRow, Author, DocumentKind, DocumentRow, FlagRow, IpRow, SQL, ScopedBanKey, ScopedBanRow, StoreTable,
+    time_text,
+};
 
 /// Rows of one table that are told one by one; of a table with more only the number of changes is
 /// told, so that an import of a million rows does not push all else out of the audit. It hides
@@ -128,7 +131,10 @@ fn row(conn: &Connection, table: StoreTable, key: String, changes: &RowChanges) 
                 ..IpRow::default()
             });
             let before = before.as_ref().map(ip_monitor::audit_json);
-            let before = or_newest(conn, before, &["ban", "unban", "allow", "disallow", "ip-monitor"], &key)?;
+            let before = match before {
+                Some(before) => Some(before),
+                None => newest_unscoped(conn, &key)?,
+            };
             let after: Option<IpRow> = rows::row(conn, table, &key)?;
             let kind = match &after {
                 Some(row) if row.status.eq_ignore_ascii_case("banned") => "ban",
@@ -137,6 +143,7 @@ fn row(conn: &Connection, table: StoreTable, key: String, changes: &RowChanges) 
             };
             Told(kind, key, before, after.as_ref().map(ip_monitor::audit_json))
         }
+        StoreTable::ScopedBans => scoped_ban(conn, key, was.is_some().then(|| [0, 1, 2].map(column)))?,
         StoreTable::Flags => {
             let before = or_newest(conn, column(0).as_deref().map(as_json), &["flag"], &key)?;
             let after: Option<FlagRow> = rows::row(conn, table, &key)?;
@@ -162,6 +169,52 @@ fn row(conn: &Connection, table: StoreTable, key: String, changes: &RowChanges) 
             Told(ban_sources::AUDITED_AS, key, before, after)
         }
     })
+}
+
+/// `was`: status, reason and end.
+fn scoped_ban(conn: &Connection, key: String, was: Option<[Option<String>; 3]>) -> rusqlite::Result<Told> {
+    let ScopedBanKey { ip, source, applies_to } =
+        ScopedBanKey::read(&key).unwrap_or(ScopedBanKey { ip: &key, source: "", applies_to: "" });
+    let of_key = ScopedBanRow {
+        ip: ip.to_owned(),
+        applies_to: applies_to.to_owned(),
+        source: source.to_owned(),
+        ..ScopedBanRow::default()
+    };
+    let before = match was {
+        Some([status, reason, expires_at]) => {
+            let status = status.unwrap_or_default();
+            Some(scoped_bans::audit_json(&ScopedBanRow { status, reason, expires_at, ..of_key }))
+        }
+        None => newest_scoped(conn, &of_key)?,
+    };
+    let after: Option<ScopedBanRow> = rows::row(conn, StoreTable::ScopedBans, &key)?;
+    let kind = if after.is_none() { "unban" } else { "ban" };
+    Ok(Told(kind, ip.to_owned(), before, after.as_ref().map(scoped_bans::audit_json)))
+}
+
+/// What the audit last said of this row of `ip_monitor`; see [`or_newest`].
+fn newest_unscoped(conn: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
+    let kinds = ["ban", "unban", "allow", "disallow", "ip-monitor"];
+    let is_meant = |told: &AuditRow| place(told).is_none_or(|[applies_to, _]| applies_to.is_null());
+    Ok(audit::newest_of(conn, &kinds, key, is_meant)?.and_then(|told| told.after))
+}
+
+/// The same of the row of `scoped_bans` with the key of `row`.
+fn newest_scoped(conn: &Connection, row: &ScopedBanRow) -> rusqlite::Result<Option<String>> {
+    let wanted = place_in(&scoped_bans::audit_json(row));
+    let is_meant = |told: &AuditRow| place(told) == wanted;
+    Ok(audit::newest_of(conn, &["ban", "unban"], &row.ip, is_meant)?.and_then(|told| told.after))
+}
+
+/// Where the ban of an entry of the audit applies, and whose it is.
+fn place(told: &AuditRow) -> Option<[Value; 2]> {
+    told.after.as_deref().or(told.before.as_deref()).and_then(place_in)
+}
+
+fn place_in(told: &str) -> Option<[Value; 2]> {
+    let mut told: Value = serde_json::from_str(told).ok()?;
+    Some(["applies_to", "source"].map(|name| told.get_mut(name).map(Value::take).unwrap_or_default()))
 }
 
 fn document(

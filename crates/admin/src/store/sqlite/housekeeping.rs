@@ -22,7 +22,7 @@ use super::queue::HousekeepingStep;
 use super::rollups::fold;
 use super::top_counts::day_of;
 use super::{ip_monitor, open_events};
-use crate::store::{StoreError, StoreOperation, time_text};
+use crate::store::{StoreError, StoreOperation, StoreTable, time_text};
 
 /// How often the size of the write-ahead log is checked.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
@@ -256,9 +256,11 @@ impl Housekeeper {
     /// Removes bans that ended before `before` (milliseconds). These are ordinary changes: the
     /// change log has them.
     fn drop_expired(&mut self, conns: &mut HousekeepingConnections, before: i64) -> rusqlite::Result<()> {
-        let rows = in_transaction(&mut conns.reader, |conn| ip_monitor::expired(conn, before))?;
-        for rows in rows.chunks(EXPIRED_STEP) {
-            self.step(conns, HousekeepingStep::DropExpired(rows.to_vec()));
+        for table in [StoreTable::Ip, StoreTable::ScopedBans] {
+            let rows = in_transaction(&mut conns.reader, |conn| ip_monitor::expired(conn, table, before))?;
+            for rows in rows.chunks(EXPIRED_STEP) {
+                self.step(conns, HousekeepingStep::DropExpired(table, rows.to_vec()));
+            }
         }
         Ok(())
     }

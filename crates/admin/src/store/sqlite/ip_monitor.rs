@@ -9,7 +9,8 @@ use super::audit::Auditor;
 use super::ban_import;
 use super::rows::{self, KeyedRow, text};
 use super::schema::read_state;
-use crate::store::{BanMode, IpRow, ShadowBans, StoreTable, time_text};
+use super::scoped_bans;
+use crate::store::{AddressRows, BanMode, IpRow, ScopedBanKey, ShadowBans, StoreTable, time_text};
 
 impl KeyedRow for IpRow {
     const COLUMNS: &[&str] = &["ip", "status", "reason", "created_at", "updated_at", "expires_at", "source"];
@@ -28,10 +29,15 @@ impl KeyedRow for IpRow {
     }
 }
 
-/// The newest `seq`, and the rows with these keys, in the read transaction that `conn` is in.
-pub(super) fn rows(conn: &Connection, keys: &[String]) -> rusqlite::Result<(u64, Vec<IpRow>)> {
-    let found = keys.iter().filter_map(|key| rows::row(conn, StoreTable::Ip, key).transpose());
-    Ok((read_state(conn)?.newest, found.collect::<rusqlite::Result<_>>()?))
+/// The rows with these keys, and the bans of these addresses that apply at some hostnames or routes, in the read
+/// transaction that `conn` is in.
+pub(super) fn rows(conn: &Connection, keys: &[String]) -> rusqlite::Result<AddressRows> {
+    let mut found = AddressRows { seq: read_state(conn)?.newest, ..AddressRows::default() };
+    for key in keys {
+        found.ips.extend(rows::row(conn, StoreTable::Ip, key)?);
+        scoped_bans::of_address(conn, key, &mut found.scoped)?;
+    }
+    Ok(found)
 }
 
 /// A row of `ip_monitor` as the audit has it.
@@ -94,16 +100,23 @@ pub(super) fn is_allowed(
     Ok(false)
 }
 
-/// Puts `ip`, which is in canonical form, on `list`, and removes every other row that means the same
+/// An entry of a list, as it is to be written.
+pub(super) struct NewEntry<'e> {
+    /// In canonical form.
+    pub ip: &'e str,
+    pub reason: Option<&'e str>,
+    pub expires_at: Option<&'e str>,
+}
+
+/// Puts `entry` on `list`, and removes every other row that means the same
 /// prefix. Returns the number of rows written or removed.
 pub(super) fn put(
     audit: &Auditor<'_>,
     aliases: &AddressAliases,
     list: List,
-    ip: &str,
-    reason: Option<&str>,
-    expires_at: Option<&str>,
+    entry: &NewEntry<'_>,
 ) -> rusqlite::Result<usize> {
+    let NewEntry { ip, reason, expires_at } = *entry;
     let (conn, now, [kind, _]) = (audit.conn, audit.now, list.audit_kinds());
     let mut was: Option<IpRow> = rows::row(conn, StoreTable::Ip, ip)?;
     let mut since: Option<String> = None;
@@ -142,6 +155,10 @@ pub(super) fn remove(
 ) -> rusqlite::Result<usize> {
     let mut rows = 0;
     for key in keys {
+        if let Some(scoped) = ScopedBanKey::read(key) {
+            rows += scoped_bans::remove(audit, scoped)?;
+            continue;
+        }
         rows += remove_row(audit, list, key)?;
         let Ok(prefix) = key.parse::<Prefix>() else { continue };
         rows += remove_row(audit, list, &prefix.to_string())?;
@@ -177,6 +194,10 @@ pub(super) fn enforce(
     };
     let mut rows = 0;
     for key in keys {
+        if let Some(scoped) = ScopedBanKey::read(key) {
+            rows += scoped_bans::enforce(audit, scoped)?;
+            continue;
+        }
         rows += enforce_row(audit, key)?;
         let Ok(prefix) = key.parse::<Prefix>() else { continue };
         rows += enforce_row(audit, &prefix.to_string())?;
@@ -212,6 +233,7 @@ fn enforce_source(audit: &Auditor<'_>, name: &str) -> rusqlite::Result<usize> {
     let rows = ban_import::logged_at_once(conn, usize::try_from(count).unwrap_or(usize::MAX), || {
         conn.execute(&update, params![shadow, name, BanMode::Enforce.status(), audit.now])
     })?;
+    let rows = rows.saturating_add(scoped_bans::enforce_source(audit, name)?);
     if rows > 0 {
         let said = |mode: BanMode| Some(json!({ "status": mode.status() }).to_string());
         let (before, after) = (said(BanMode::Shadow), said(BanMode::Enforce));
@@ -220,15 +242,20 @@ fn enforce_source(audit: &Auditor<'_>, name: &str) -> rusqlite::Result<usize> {
     Ok(rows)
 }
 
-/// Keys and expiry of the bans that ended before `before`.
-pub(super) fn expired(conn: &Connection, before: i64) -> rusqlite::Result<Vec<(String, String)>> {
+/// Keys and expiry of the rows of `table` that ended before `before`.
+pub(super) fn expired(
+    conn: &Connection,
+    table: StoreTable,
+    before: i64,
+) -> rusqlite::Result<Vec<(String, String)>> {
     // All formats but Unix seconds begin with the date, so text order finds most of them; an offset
     // from UTC shifts the date by a day at most.
     let day_after = time_text::from_ms(before.saturating_add(2 * 86_400_000));
-    let mut statement = conn.prepare_cached(
-        "SELECT ip, expires_at FROM ip_monitor
-         WHERE typeof(expires_at) = 'text' AND (expires_at < ?1 OR expires_at NOT GLOB '*-*')",
-    )?;
+    let (name, key) = (table.name(), table.key_of("t"));
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT {key}, expires_at FROM {name} t
+         WHERE typeof(expires_at) = 'text' AND (expires_at < ?1 OR expires_at NOT GLOB '*-*')"
+    ))?;
     let mut rows = statement.query([day_after])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
@@ -240,10 +267,16 @@ pub(super) fn expired(conn: &Connection, before: i64) -> rusqlite::Result<Vec<(S
     Ok(found)
 }
 
-/// Removes those of `rows` (key and expiry) that still expire at that time; returns how many were
+/// Removes those of `rows` (key and expiry) of `table` that still expire at that time; returns how many were
 /// removed.
-pub(super) fn drop_expired(conn: &Connection, rows: &[(String, String)]) -> rusqlite::Result<u64> {
-    let mut delete = conn.prepare_cached("DELETE FROM ip_monitor WHERE ip = ?1 AND expires_at = ?2")?;
+pub(super) fn drop_expired(
+    conn: &Connection,
+    table: StoreTable,
+    rows: &[(String, String)],
+) -> rusqlite::Result<u64> {
+    let (name, has_key) = (table.name(), table.has_key(table.name(), "?1"));
+    let mut delete =
+        conn.prepare_cached(&format!("DELETE FROM {name} WHERE {has_key} AND expires_at = ?2"))?;
     let mut gone = 0;
     for (ip, expires_at) in rows {
         gone += delete.execute([ip, expires_at])? as u64;

@@ -41,7 +41,7 @@ pub(super) fn insert(
     let (name, node) = gateway;
     let possible = number > 0 && ledger.reached(open.source, name, number)?;
     if possible {
-        writer.insert(EventStage::Open, node, open.source, &open.event)?;
+        writer.insert(EventStage::Open, node, (open.source, &open.event), None)?;
     }
     Ok(possible)
 }

@@ -15,7 +15,7 @@ use super::backup::BackupCopy;
 use super::ban_import::ImportPlan;
 use super::former_rows::FormerChange;
 use crate::lock::locked;
-use crate::store::{Appended, Author, Change, CommitOptions, Committed, Restored, StoreError};
+use crate::store::{Appended, Author, Change, CommitOptions, Committed, Restored, StoreError, StoreTable};
 
 /// Urgent jobs per transaction, at most.
 const MAX_URGENT: usize = 256;
@@ -133,8 +133,8 @@ impl Job for IngestJob {
 /// A step of housekeeping: one short transaction.
 #[derive(Clone, Debug)]
 pub(super) enum HousekeepingStep {
-    /// Remove these bans (key and expiry), if they still expire at that time.
-    DropExpired(Vec<(String, String)>),
+    /// Remove these bans of a table (key and expiry), if they still expire at that time.
+    DropExpired(StoreTable, Vec<(String, String)>),
     /// Change former rows.
     KeepFormer(Vec<FormerChange>),
     /// Note when these tokens (by their hashes) were last used (milliseconds).
@@ -270,7 +270,7 @@ impl Lanes {
     /// Where a change waits.
     fn lane_of(&mut self, job: &UrgentJob) -> &mut VecDeque<Queued<UrgentJob>> {
         match job.change {
-            Change::ImportBans(_) | Change::SourceFetched(_) => &mut self.imports,
+            Change::ImportBans(_) | Change::SourceFetched(_) | Change::ForgetSources => &mut self.imports,
             _ => &mut self.urgent,
         }
     }

@@ -102,13 +102,16 @@ pub(super) fn recording(conn: &Connection, lost_before: i64) -> rusqlite::Result
     let [numbered, stored, duplicates, lost_with_source, unclosed] = sums.map(from_sql);
     let (missing, too_old) = gaps_of_the_living(conn, lost_before)?;
     let (open, open_of_the_ended) = open_events::count(conn)?;
+    let overtaken = overtaken(conn)?.saturating_sub(open.saturating_sub(open_of_the_ended));
+    let lost_with_source = lost_with_source.saturating_sub(open_of_the_ended);
     Ok(RecordingCounts {
         numbered,
         stored,
         duplicates,
         unclosed,
         pending: missing.saturating_sub(too_old).saturating_add(open_of_the_ended),
-        lost: lost_with_source.saturating_sub(open_of_the_ended).saturating_add(too_old),
+        lost: lost_with_source.saturating_add(too_old),
+        missing: lost_with_source.saturating_add(too_old.max(overtaken)),
         dropped: dropped(conn)?,
         malformed: from_sql(meta::get(conn, MALFORMED)?),
         refused: from_sql(meta::get(conn, REFUSED)?),
@@ -146,6 +149,19 @@ fn gaps_of_the_living(conn: &Connection, lost_before: i64) -> rusqlite::Result<(
         }
     }
     Ok((missing, too_old))
+}
+
+/// How many numbers are missing below the highest that is stored, of sources that have not ended: what was numbered
+/// after them has come.
+fn overtaken(conn: &Connection) -> rusqlite::Result<u64> {
+    conn.prepare_cached(&format!(
+        "SELECT {} FROM (SELECT max(0, coalesce((SELECT l.last FROM ledger l WHERE l.source = s.source
+             ORDER BY l.first DESC LIMIT 1), 0) - stored - dropped) AS missing
+           FROM sources s WHERE dead_at IS NULL AND closed_at IS NULL AND numbered_hi > stored + dropped)",
+        halves_of("missing")
+    ))?
+    .query_row([], |row| wide_sum(row, 0))
+    .map(from_sql)
 }
 
 /// The sources of which most numbers are neither stored nor dropped, if of any.

@@ -23,7 +23,7 @@ use tidegate_policy::wire::event::TrafficEvent;
 use super::integers::{from_sql, to_sql};
 use super::ledger::millis;
 use crate::lock::locked;
-use crate::store::histogram;
+use tidegate_statistics::histogram;
 
 /// Lengths of spans, seconds: minute, hour, day.
 pub(super) const SPANS: [i64; 3] = [60, 3_600, 86_400];
@@ -138,10 +138,11 @@ pub(super) struct Figures {
     /// Histograms, as they are stored.
     duration: Vec<u8>,
     upstream: Vec<u8>,
+    gate: Vec<u8>,
 }
 
 /// Columns of [`Figures`].
-const FIGURE_COLUMNS: &str = "requests, bytes_in, bytes_out, checked, cached, duration, upstream";
+const FIGURE_COLUMNS: &str = "requests, bytes_in, bytes_out, checked, cached, duration, upstream, gate";
 
 impl Figures {
     fn read(row: &Row<'_>, from: usize) -> rusqlite::Result<Self> {
@@ -154,6 +155,7 @@ impl Figures {
             cached: count(4)?,
             duration: row.get(from + 5)?,
             upstream: row.get(from + 6)?,
+            gate: row.get(from + 7)?,
         })
     }
 
@@ -166,6 +168,7 @@ impl Figures {
             cached: self.cached.saturating_add(other.cached),
             duration: histogram::merged(&self.duration, &other.duration),
             upstream: histogram::merged(&self.upstream, &other.upstream),
+            gate: histogram::merged(&self.gate, &other.gate),
         }
     }
 }
@@ -182,7 +185,7 @@ fn add(conn: &Connection, (span, at, key): (i64, i64, i64), figures: &Figures) -
     let sum = sum.as_ref().unwrap_or(figures);
     conn.prepare_cached(&format!(
         "INSERT OR REPLACE INTO rollups (span, at, key, {FIGURE_COLUMNS})
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
     ))?
     .execute(params![
         span,
@@ -194,7 +197,8 @@ fn add(conn: &Connection, (span, at, key): (i64, i64, i64), figures: &Figures) -
         to_sql(sum.checked),
         to_sql(sum.cached),
         sum.duration,
-        sum.upstream
+        sum.upstream,
+        sum.gate
     ])?;
     Ok(())
 }
@@ -216,6 +220,7 @@ struct Delta {
     /// Buckets of its events' times.
     duration: Vec<u16>,
     upstream: Vec<u16>,
+    gate: Vec<u16>,
 }
 
 impl RollupCounts {
@@ -249,6 +254,7 @@ impl RollupCounts {
                 figures: Figures::default(),
                 duration: Vec::new(),
                 upstream: Vec::new(),
+                gate: Vec::new(),
             }),
         };
         delta.add(event);
@@ -272,6 +278,7 @@ impl RollupCounts {
             let figures = Figures {
                 duration: histogram::of_buckets(delta.duration),
                 upstream: histogram::of_buckets(delta.upstream),
+                gate: histogram::of_buckets(delta.gate),
                 ..delta.figures
             };
             add(conn, (span, at, key), &figures)?;
@@ -298,6 +305,7 @@ impl Delta {
         let duration = event.duration_us.filter(|_| !event.tunnel);
         self.duration.extend(duration.map(histogram::bucket));
         self.upstream.extend(event.upstream_us.map(histogram::bucket));
+        self.gate.extend(event.gate_us.map(histogram::bucket));
     }
 }
 

@@ -36,8 +36,7 @@ pub(super) fn row<R: KeyedRow>(
     table: StoreTable,
     key: &str,
 ) -> rusqlite::Result<Option<R>> {
-    let key_column = R::COLUMNS.first().copied().unwrap_or("rowid");
-    let sql = format!("SELECT {} FROM {} t WHERE t.{key_column} = ?1", R::columns(), table.name());
+    let sql = format!("SELECT {} FROM {} t WHERE {}", R::columns(), table.name(), table.has_key("t", "?1"));
     conn.prepare_cached(&sql)?.query_row([key], |row| R::read(row, 0)).optional().map(Option::flatten)
 }
 

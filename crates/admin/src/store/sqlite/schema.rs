@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use super::integers::from_sql;
 
 /// `PRAGMA user_version` of this schema; 0 is an empty database.
-pub(super) const VERSION: i64 = 11;
+pub(super) const VERSION: i64 = 15;
 
 /// `change_log.tbl` of a mark: all tables must be read again.
 pub(super) const RELOAD: &str = "!reload";

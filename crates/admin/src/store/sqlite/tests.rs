@@ -12,5 +12,6 @@ mod housekeeping;
 mod ledger;
 mod locks;
 mod open_events;
+mod rollouts;
 mod rollups;
 mod support;

@@ -4,8 +4,9 @@ use rusqlite::{Connection, Row, params};
 use serde_json::json;
 
 use super::audit::Auditor;
+use super::error::sql_error;
 use super::rows::text;
-use crate::store::{TokenRow, time_text};
+use crate::store::{Author, StoreError, TokenRow, time_text};
 
 /// Adds a token; returns the number of rows written: 0 where there is one of this hash, or of this
 /// name and `only_new_name` is set.
@@ -41,6 +42,20 @@ pub(super) fn revoke(audit: &Auditor<'_>, name: &str) -> rusqlite::Result<usize>
         audit.write("token", name, Some(audit_json(token)), None)?;
     }
     Ok(tokens.len())
+}
+
+/// Asks whether the token that let `by` in still does, in the transaction that `conn` is in.
+///
+/// # Errors
+/// When it does not, or cannot be read.
+pub(super) fn check_author(conn: &Connection, by: &Author) -> Result<(), StoreError> {
+    let Some(token) = &by.token else { return Ok(()) };
+    let row = of_hash(conn, &token.hash).map_err(|e| sql_error(&e))?;
+    let row = row.filter(|row| row.role == token.role).ok_or(StoreError::TokenRevoked)?;
+    match row.ends_ms() {
+        Some(end) if end <= time_text::now_ms() => Err(StoreError::TokenEnded),
+        _ => Ok(()),
+    }
 }
 
 /// The token with this hash.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Row, params};
 use tidegate_policy::decide::Reason;
-use tidegate_policy::wire::event::TrafficEvent;
+use tidegate_policy::wire::event::{TrafficEvent, VerdictCode};
 
 use super::events::NEWEST;
 use super::integers::{from_sql, to_sql};
@@ -39,7 +39,7 @@ const DAY_MS: i64 = 86_400_000;
 /// Columns of an event that are counted here.
 const COLUMNS: &str =
     "client_ip, timestamp, country, path, reason, user_agent, rule, shadow_limit, would_deny,
-    would_deny_rule";
+    would_deny_rule, verdict = 'deny', ban_source";
 
 /// Number of the day of a time in milliseconds, in UTC.
 pub(super) fn day_of(ms: i64) -> i64 {
@@ -62,7 +62,7 @@ impl NewCounts {
     }
 
     /// Counts the values of an event.
-    pub(super) fn add_values(&mut self, event: &TrafficEvent) {
+    pub(super) fn add_values(&mut self, event: &TrafficEvent, ban_source: Option<&str>) {
         let time_ms = to_sql(event.time_ms);
         let ip = event.client.map(|ip| ip.to_canonical().to_string());
         let country = event.country.map(|country| country.to_string());
@@ -78,6 +78,8 @@ impl NewCounts {
             rule: event.rule.as_deref(),
             shadow_limit: event.shadow_limit.as_deref(),
             would_deny: event.would_deny.as_deref().zip(event.would_deny_rule.as_deref()),
+            is_denied: event.verdict == VerdictCode::Deny,
+            ban_source,
         });
     }
 
@@ -85,6 +87,8 @@ impl NewCounts {
         let limit = event.rule.filter(|_| event.reason == Some(Reason::RateLimited.code()));
         let would_deny = event.would_deny.map(|(reason, entry)| would_deny_value(reason, entry));
         let limited = limit.zip(event.ip).map(|(limit, ip)| format!("{limit} {ip}"));
+        let denied = event.country.zip(event.reason).filter(|_| event.is_denied);
+        let denied = denied.map(|(country, reason)| format!("{country} {reason}"));
         for (of, value) in [
             (TopOf::Ip, event.ip),
             (TopOf::Country, event.country),
@@ -96,13 +100,23 @@ impl NewCounts {
             (TopOf::ShadowLimit, event.shadow_limit),
             (TopOf::LimitedClient, limited.as_deref()),
             (TopOf::WouldDeny, would_deny.as_deref()),
+            (TopOf::DeniedCountry, denied.as_deref()),
         ] {
-            let Some(value) = value else { continue };
-            let values = &mut self.values[of as usize];
-            match values.get_mut(value) {
-                Some(known) => *known = (known.0 + 1, known.1.max(event.time_ms)),
-                None => drop(values.insert(value.to_owned(), (1, event.time_ms))),
+            if let Some(value) = value {
+                self.add_value(of, value, event.time_ms);
             }
+        }
+        for source in event.ban_source.filter(|_| would_deny.is_some()).iter().flat_map(|all| all.split(','))
+        {
+            self.add_value(TopOf::ShadowSource, source, event.time_ms);
+        }
+    }
+
+    fn add_value(&mut self, of: TopOf, value: &str, time_ms: i64) {
+        let values = &mut self.values[of as usize];
+        match values.get_mut(value) {
+            Some(known) => *known = (known.0 + 1, known.1.max(time_ms)),
+            None => drop(values.insert(value.to_owned(), (1, time_ms))),
         }
     }
 }
@@ -119,6 +133,9 @@ struct EventTexts<'e> {
     shadow_limit: Option<&'e str>,
     /// Reason and entry.
     would_deny: Option<(&'e str, &'e str)>,
+    is_denied: bool,
+    /// Whose lists have the ban that denied, or would have.
+    ban_source: Option<&'e str>,
 }
 
 impl<'e> EventTexts<'e> {
@@ -135,6 +152,8 @@ impl<'e> EventTexts<'e> {
             rule: text(6)?,
             shadow_limit: text(7)?,
             would_deny: text(8)?.zip(text(9)?),
+            is_denied: row.get(10)?,
+            ban_source: text(11)?,
         })
     }
 }

@@ -1,9 +1,13 @@
 //! The audit: author and change, in the transaction of the change.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::support::{ban, everything, on_each_store, put, remove, unban};
-use crate::store::{AuditFilter, Author, Change, DocumentKind, Store};
+use crate::store::{
+    AuditFilter, Author, AuthorToken, Change, CommitOptions, DocumentKind, Store, StoreError, TokenRow,
+};
 
 fn flags(flags: &[(&str, &str)]) -> Change {
     let own = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
@@ -116,6 +120,47 @@ fn the_audit_is_read_backwards_in_pages() {
 }
 
 #[test]
+fn a_change_is_committed_only_if_its_authors_token_still_lets_in() {
+    on_each_store(async |store| {
+        let token = |name: &str, role: &str, expires_at: Option<&str>| TokenRow {
+            hash: format!("{name:0<64}"),
+            name: name.to_owned(),
+            role: role.to_owned(),
+            expires_at: expires_at.map(str::to_owned),
+            ..TokenRow::default()
+        };
+        for token in [
+            token("a", "admin", Some("2100-01-01 00:00:00.000")),
+            token("b", "read", None),
+            token("c", "admin", Some("2020-01-01 00:00:00.000")),
+        ] {
+            let add = Change::AddToken { token, only_new_name: true };
+            store.commit(add, &"test".into()).await.unwrap();
+        }
+        let by = |name: &str| Author {
+            token: Some(Arc::new(AuthorToken { hash: format!("{name:0<64}"), role: "admin".to_owned() })),
+            ..Author::from(name)
+        };
+        let before = everything(store).await.seq;
+        for (name, wanted) in
+            [("b", StoreError::TokenRevoked), ("c", StoreError::TokenEnded), ("d", StoreError::TokenRevoked)]
+        {
+            for dry_run in [false, true] {
+                let options = CommitOptions { dry_run, ..CommitOptions::default() };
+                let refused = store.commit_with(ban("1.2.3.4"), &by(name), options).await;
+                assert_eq!(refused, Err(wanted.clone()), "{name}");
+            }
+        }
+        assert_eq!(everything(store).await.seq, before);
+        assert_eq!(store.health().faults, [], "it is no fault of the store");
+        // The last that a token does is to revoke itself.
+        let revoke = || Change::RevokeTokens { name: "a".to_owned() };
+        assert_eq!(store.commit(revoke(), &by("a")).await.unwrap().rows, 1);
+        assert_eq!(store.commit(revoke(), &by("a")).await, Err(StoreError::TokenRevoked));
+    });
+}
+
+#[test]
 fn the_audit_is_filtered_and_its_chain_is_whole() {
     on_each_store(async |store| {
         let author = |name: &str| Author {
@@ -133,7 +178,10 @@ fn the_audit_is_filtered_and_its_chain_is_whole() {
         let all = || AuditFilter::default();
         let text = |text: &str| Some(text.to_owned());
         assert_eq!(ids(AuditFilter { actor: text("bob"), ..all() }).await, [3, 2]);
-        assert_eq!(ids(AuditFilter { kind: text("unban"), ..all() }).await, [3]);
+        assert_eq!(ids(AuditFilter { kinds: vec!["unban".to_owned()], ..all() }).await, [3]);
+        let kinds = ["unban", "flag", "ban"].map(str::to_owned).to_vec();
+        let several = AuditFilter { kinds, since: text("2000-01-01"), before: Some(4), ..all() };
+        assert_eq!(ids(several).await, [3, 2, 1]);
         assert_eq!(ids(AuditFilter { name: text("10.0.0.1"), before: Some(3), ..all() }).await, [1]);
         assert_eq!(
             ids(AuditFilter { since: text("2000-01-01"), until: text("9"), ..all() }).await,

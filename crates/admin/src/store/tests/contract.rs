@@ -31,7 +31,7 @@ fn a_change_is_in_the_snapshot_and_the_changes_of_its_seq() {
         let (_, ips) = rows_since(store, first.seq).await;
         assert_eq!(ips, []);
         let of_keys = store.ip_rows(vec!["1.2.3.4".to_owned(), "9.9.9.9".to_owned()]).await.unwrap();
-        assert_eq!(of_keys, (second.seq, all.ips.clone()));
+        assert_eq!((of_keys.seq, of_keys.ips), (second.seq, all.ips.clone()));
         let only = store.read_tables(&[StoreTable::Documents(DocumentKind::Route)]).await.unwrap();
         assert_eq!(
             (only.ips.len(), &only.documents[DocumentKind::Route]),
@@ -111,6 +111,7 @@ fn a_ban_spares_what_is_allowed_at_that_moment() {
             reason: None,
             expires_at: None,
             mode: BanMode::Enforce,
+            applies_to: None,
             unless_allowed,
         };
         store.commit(allow("1.2.3.4", Some("2100-01-01 00:00:00.000")), &"test".into()).await.unwrap();
@@ -132,6 +133,7 @@ fn a_ban_in_shadow_is_enforced_with_all_else_that_it_says() {
             reason: Some("r".to_owned()),
             expires_at: Some("2100-01-01 00:00:00.000".to_owned()),
             mode: BanMode::Shadow,
+            applies_to: None,
             unless_allowed: false,
         };
         let rows = async |change| store.commit(change, &"test".into()).await.unwrap().rows;
@@ -165,6 +167,7 @@ fn a_second_ban_keeps_when_the_first_was() {
                         reason: Some("again".to_owned()),
                         expires_at: Some("2030-01-01 00:00:00.000".to_owned()),
                         mode: BanMode::Enforce,
+                        applies_to: None,
                         unless_allowed: false,
                     },
                     &"test".into(),
@@ -272,7 +275,7 @@ fn a_write_may_hang_on_rows_that_nobody_changed_and_may_be_only_tried() {
         let second = store.commit(put_route("b", "{}"), &"test".into()).await.unwrap().seq;
         let write = async |key: &str, since, dry_run| {
             let (table, keys) = (StoreTable::Documents(DocumentKind::Route), Some(vec![key.to_owned()]));
-            let options = CommitOptions { only_if: Some(UnchangedRows { table, keys, since }), dry_run };
+            let options = CommitOptions { only_if: vec![UnchangedRows { table, keys, since }], dry_run };
             store.commit_with(put_route("a", "[]"), &"test".into(), options).await.unwrap()
         };
         for (key, since, dry_run, is_stale) in [

@@ -1,5 +1,6 @@
 //! Stores to test, and short forms for tests.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use tidegate_policy::check::{Answered, PerCheck};
@@ -42,6 +43,7 @@ pub(crate) fn ban(ip: &str) -> Change {
         reason: None,
         expires_at: None,
         mode: BanMode::Enforce,
+        applies_to: None,
         unless_allowed: false,
     }
 }
@@ -100,6 +102,7 @@ pub(crate) fn post() -> Append {
         batches: Vec::new(),
         recorder: RecorderFigures::default(),
         untold: false,
+        ban_sources: HashMap::new(),
     }
 }
 

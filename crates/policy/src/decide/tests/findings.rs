@@ -13,6 +13,8 @@ use crate::geo::{
     Country, CountryRange, CountryTable, GeoAction, GeoMode, GeoRule, GeoRules, RuleVerdict, UnknownCountry,
 };
 use crate::route::RouteTable;
+use crate::scope::Scope;
+use crate::scoped_bans::{ScopedBan, ScopedBans, ScopedBansCheck};
 use crate::wire::check::{Answer, Found, GeoAnswer, Question, RouteAnswer};
 
 const CODES: [&str; 3] = ["DE", "FR", "US"];
@@ -37,14 +39,21 @@ struct Case {
     allow: Vec<Entry>,
     bans: Vec<Entry>,
     shadow_bans: Vec<Entry>,
+    /// Bans that apply somewhere: the scope as its index in [`SCOPES`].
+    scoped: Vec<(Entry, ScopedBan<u8>)>,
     /// The country of the addresses from each of these on, up to the next.
     countries: BTreeMap<u8, Option<Country>>,
     rules: Vec<GeoRule>,
     client: Option<IpAddr>,
     country_source: CountrySource,
+    host: &'static str,
     path: &'static str,
     settings: Settings,
 }
+
+/// Hostnames and routes of scopes. All paths but `/nowhere` take the route `r`.
+const SCOPES: [(&[&str], &[&str]); 5] =
+    [(&["h"], &[]), (&["g", "*.h"], &[]), (&[], &["r"]), (&["h"], &["q", "r"]), (&[], &["q"])];
 
 fn any_country() -> impl Strategy<Value = Country> {
     select(&CODES[..]).prop_map(|code| code.parse().unwrap())
@@ -81,20 +90,36 @@ fn any_settings() -> impl Strategy<Value = Settings> {
     )
 }
 
+/// Bans of a few prefixes, several of one prefix among them.
+fn any_scoped() -> impl Strategy<Value = Vec<(Entry, ScopedBan<u8>)>> {
+    any_entries(false, 5).prop_flat_map(|entries| {
+        let expires = option::of(select(&[NOW - 1, NOW, NOW + 1][..]));
+        let ban = (0..u8::try_from(SCOPES.len()).unwrap(), any::<bool>(), expires)
+            .prop_map(|(scope, shadow, expires)| ScopedBan { scope, shadow, expires });
+        match entries.is_empty() {
+            true => Just(Vec::new()).boxed(),
+            false => vec((select(entries), ban), 0..8).boxed(),
+        }
+    })
+}
+
 prop_compose! {
     fn any_case()(
-        (allow, bans, shadow_bans, client) in (any_entries(false, 3), any_entries(false, 8), any_entries(false, 8))
-            .prop_flat_map(|(allow, bans, shadow)| {
-                let client = any_address(&[allow.clone(), bans.clone(), shadow.clone()].concat());
-                (Just(allow), Just(bans), Just(shadow), option::weighted(0.95, client))
+        (allow, bans, shadow_bans, scoped, client) in
+            (any_entries(false, 3), any_entries(false, 5), any_entries(false, 5), any_scoped())
+            .prop_flat_map(|(allow, bans, shadow, scoped)| {
+                let of_scoped = scoped.iter().map(|(entry, _)| *entry).collect();
+                let client = any_address(&[allow.clone(), bans.clone(), shadow.clone(), of_scoped].concat());
+                (Just(allow), Just(bans), Just(shadow), Just(scoped), option::weighted(0.95, client))
             }),
         countries in btree_map(any::<u8>(), option::weighted(0.8, any_country()), 0..8),
         rules in vec(any_rule(), 0..6),
         country_source in prop_oneof![3 => Just(CountrySource::Table), 1 => option::of(any_country()).prop_map(CountrySource::Header)],
+        host in select(&["h", "H.:80", "a.h", "b.a.h", "g", "x"][..]),
         path in prop_oneof![6 => select(&PATHS[..]).prop_map(|(path, _, _)| path), 1 => Just("/nowhere")],
         settings in any_settings(),
     ) -> Case {
-        Case { allow, bans, shadow_bans, countries, rules, client, country_source, path, settings }
+        Case { allow, bans, shadow_bans, scoped, countries, rules, client, country_source, host, path, settings }
     }
 }
 
@@ -117,6 +142,7 @@ impl Case {
             geo: Arc::new(GeoRules::new(self.rules.clone())),
             routes: ROUTES.clone(),
             shadow_bans: table(&self.shadow_bans),
+            scoped_bans: self.scoped_bans(),
             ..tables.set.clone()
         };
         Tables { set, ..tables }
@@ -126,11 +152,45 @@ impl Case {
         Facts {
             client: self.client,
             method: b"GET",
-            host: b"h",
+            host: self.host.as_bytes(),
             path: self.path.as_bytes(),
             random_bits: 7,
             ..Facts::default()
         }
+    }
+
+    fn scoped_bans(&self) -> Arc<ScopedBans> {
+        let all = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+        let scope = |(hostnames, routes): &(&[&str], &[&str])| Scope {
+            hostnames: all(hostnames),
+            routes: all(routes),
+        };
+        let mut bans: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (entry, ban) in &self.scoped {
+            bans.entry(entry.prefix).or_default().push(*ban);
+        }
+        let bans = bans.iter().map(|(prefix, bans)| (*prefix, &bans[..]));
+        let bytes = ScopedBans::encode(SCOPES.iter().map(scope).collect(), bans).unwrap();
+        ScopedBansCheck::new(&bytes).unwrap().step(usize::MAX).unwrap().unwrap()
+    }
+
+    /// Whether a ban of a scope that the request is in, and of this mode, covers the client.
+    fn is_in_scope(&self, shadow: bool) -> bool {
+        let name = self.host.to_ascii_lowercase();
+        let name = name.trim_end_matches(":80").trim_end_matches('.');
+        let route = PATHS.iter().any(|(path, _, _)| *path == self.path).then_some("r");
+        self.scoped.iter().any(|(entry, ban)| {
+            let (hostnames, routes) = SCOPES[usize::from(ban.scope)];
+            let of_host = |hostname: &&str| match hostname.strip_prefix("*.") {
+                Some(end) => name.strip_suffix(end).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+                None => name == *hostname,
+            };
+            ban.shadow == shadow
+                && ban.expires.is_none_or(|end| NOW < end)
+                && self.client.is_some_and(|client| entry.prefix.contains(client))
+                && (hostnames.is_empty() || hostnames.iter().any(of_host))
+                && (routes.is_empty() || routes.iter().any(|name| Some(*name) == route))
+        })
     }
 
     fn country(&self) -> Option<Country> {
@@ -167,13 +227,16 @@ impl Case {
             false => rule.clone(),
         };
         let rules = self.rules.iter().map(denies_nobody).collect();
-        Self { rules, shadow_bans: Vec::new(), ..self.clone() }
+        let scoped = self.scoped.iter().filter(|(_, ban)| !ban.shadow).copied().collect();
+        Self { rules, shadow_bans: Vec::new(), scoped, ..self.clone() }
     }
 
     /// The same rows with those in shadow enforced. Of a client that no ban covers.
     fn enforced(&self) -> Self {
         let rules = self.rules.iter().map(|rule| GeoRule { shadow: false, ..rule.clone() }).collect();
-        Self { rules, bans: self.shadow_bans.clone(), shadow_bans: Vec::new(), ..self.clone() }
+        let scoped =
+            self.scoped.iter().map(|(entry, ban)| (*entry, ScopedBan { shadow: false, ..*ban })).collect();
+        Self { rules, bans: self.shadow_bans.clone(), shadow_bans: Vec::new(), scoped, ..self.clone() }
     }
 
     /// The status, reason and deciding rule of the denial, from the raw rows; the
@@ -182,7 +245,7 @@ impl Case {
         let covers =
             |entries: &[Entry]| self.client.is_some_and(|client| covered(&kept(entries), client, NOW));
         let allowed = covers(&self.allow);
-        if !allowed && covers(&self.bans) {
+        if !allowed && (covers(&self.bans) || self.is_in_scope(false)) {
             return Some((403, Reason::IpBanned, None));
         }
         let is_global =
@@ -214,7 +277,7 @@ impl Case {
 fn all<'t>(case: &Case, tables: &'t Tables) -> Findings<'t> {
     let facts = case.facts();
     Findings {
-        ip: Some(Finding::Found(IpFinding::look_up(facts.client, tables, || NOW))),
+        ip: Some(Finding::Found(IpFinding::look_up(&facts, tables, || NOW))),
         geo: Some(Finding::Found(GeoFinding::look_up(facts.client, case.country_source, tables))),
         route: Some(Finding::Found(tables.routes.find(&facts))),
     }
@@ -282,7 +345,7 @@ fn over_the_wire(case: &Case, tables: &Tables) -> PerCheck<Found> {
         let question = Question::from_bytes(&bytes).unwrap();
         let facts = question.facts();
         let found = match check {
-            Check::Ip => Found::Ip(IpFinding::look_up(facts.client, tables, || NOW)),
+            Check::Ip => Found::Ip(IpFinding::look_up(&facts, tables, || NOW)),
             Check::Geo => {
                 let country = GeoFinding::look_up(facts.client, question.country_source, tables).country();
                 Found::Geo(GeoAnswer { country, verdicts: tables.geo.verdicts(country) })
@@ -442,6 +505,7 @@ proptest! {
             all.ip,
             Some(Finding::Found(IpFinding::Clear | IpFinding::ShadowBanned(_)))
         );
+        prop_assert!(!case.is_in_scope(true) || !matches!(all.ip, Some(Finding::Found(IpFinding::Clear))));
         let wanted = if needed { by_nobody(Check::Geo) } else { decided(&all, &deny(Check::Geo)).verdict };
         prop_assert_eq!(decided(&missing(Check::Geo), &deny(Check::Geo)).verdict, wanted);
 

@@ -22,6 +22,8 @@ pub struct RequestedDocuments {
     pub wanted: Vec<Wanted>,
     /// The kinds that it has all documents of, also where there is none.
     pub kinds: BTreeSet<Kind>,
+    /// What is wrong with the form of some, which are among [`wanted`](Self::wanted) as far as their kind is known.
+    pub errors: Vec<FieldError>,
 }
 
 /// A document of the body.
@@ -36,6 +38,8 @@ pub struct Wanted {
     pub spec: Value,
     /// As answers show it.
     pub manifest: Value,
+    /// Its form is wrong: it is read, so that all that is wrong is said at once, and no more.
+    pub is_malformed: bool,
 }
 
 impl Wanted {
@@ -65,7 +69,7 @@ impl Wanted {
 /// Reads `{"documents": [...], "kinds": [...]}`, of which the second may be left out.
 ///
 /// # Errors
-/// All that is wrong.
+/// When the body is no such object. What is wrong with its documents is among what is returned.
 pub fn read(body: Value) -> ApiResult<RequestedDocuments> {
     let Value::Object(mut fields) = body else {
         return Err(Problem::field("", "wrong_type", "the body must be an object with `documents`"));
@@ -87,26 +91,24 @@ pub fn read(body: Value) -> ApiResult<RequestedDocuments> {
         return Err(Problem::field("/documents", "out_of_range", detail));
     }
     let (mut wanted, mut errors) = (Vec::new(), Vec::new());
-    let mut places: BTreeMap<(Kind, String), usize> = BTreeMap::new();
+    let mut places: BTreeMap<(Kind, String, Option<String>), usize> = BTreeMap::new();
     for (at, document) in documents.into_iter().enumerate() {
-        match one(at, document) {
-            Ok(one) => {
-                // An address is banned or allowed, and not both.
-                let kind = if one.kind == Kind::AllowListEntry { Kind::Ban } else { one.kind };
-                if let Some(other) = places.insert((kind, one.name.clone()), at) {
-                    let detail = format!("document {other} of the list is `{}` as well", one.name);
-                    errors.push(FieldError::field(
-                        format!("/documents/{at}/metadata/name"),
-                        "conflict",
-                        detail,
-                    ));
-                }
-                wanted.push(one);
+        let (one, mut wrong) = one(at, document);
+        let is_named = wrong.is_empty();
+        errors.append(&mut wrong);
+        let Some(one) = one else { continue };
+        if is_named {
+            // An address is banned everywhere or allowed, and not both; elsewhere it is banned once for each place.
+            let kind = if one.kind == Kind::AllowListEntry { Kind::Ban } else { one.kind };
+            if let Some(other) = places.insert((kind, one.name.clone(), one.kind.place(&one.spec)), at) {
+                let detail = format!("`/documents/{other}` is `{}` as well", one.name);
+                let pointer = format!("/documents/{at}/metadata/name");
+                errors.push(FieldError::field(pointer, "conflict", detail));
             }
-            Err(mut wrong) => errors.append(&mut wrong),
         }
+        wanted.push(one);
     }
-    if errors.is_empty() { Ok(RequestedDocuments { wanted, kinds }) } else { Err(Problem::fields(errors)) }
+    Ok(RequestedDocuments { wanted, kinds, errors })
 }
 
 fn read_kinds(kinds: Value) -> ApiResult<BTreeSet<Kind>> {
@@ -123,53 +125,89 @@ fn read_kinds(kinds: Value) -> ApiResult<BTreeSet<Kind>> {
     })
 }
 
-fn one(at: usize, document: Value) -> Result<Wanted, Vec<FieldError>> {
-    let wrong = |pointer: &str, code, detail: String| {
-        vec![FieldError::field(format!("/documents/{at}{pointer}"), code, detail)]
-    };
-    let kind = document["kind"].as_str().and_then(Kind::named).ok_or_else(|| {
+/// A document, if its kind is known, and all that is wrong with its form.
+fn one(at: usize, document: Value) -> (Option<Wanted>, Vec<FieldError>) {
+    let mut errors = FormErrors { at, errors: Vec::new() };
+    let Some(kind) = document["kind"].as_str().and_then(Kind::named) else {
         let known = Kind::ALL.map(Kind::name).join(", ");
-        wrong("/kind", "not_supported", format!("must be one of: {known}"))
-    })?;
+        errors.push("/kind", "not_supported", format!("must be one of: {known}"));
+        return (None, errors.errors);
+    };
     if kind == Kind::Document(DocumentKind::Route) {
         return route(at, kind, document);
     }
     let Value::Object(mut fields) = document else {
-        return Err(wrong("", "wrong_type", "must be an object".to_owned()));
+        errors.push("", "wrong_type", "must be an object");
+        return (None, errors.errors);
     };
     let spec = fields.remove("spec").unwrap_or_default();
     for (field, value) in &fields {
         match (field.as_str(), value) {
             ("kind", _) | ("metadata", Value::Object(_) | Value::Null) => {}
-            ("metadata", _) => return Err(wrong("/metadata", "wrong_type", "must be an object".to_owned())),
+            ("metadata", _) => errors.push("/metadata", "wrong_type", "must be an object"),
             ("apiVersion", version) if version == API_VERSION => {}
             ("apiVersion", _) => {
-                return Err(wrong("/apiVersion", "not_supported", format!("must be {API_VERSION}")));
+                errors.push("/apiVersion", "not_supported", format!("must be {API_VERSION}"));
             }
             (other, _) => {
-                let detail = "a document has apiVersion, kind, metadata and spec".to_owned();
-                return Err(wrong(&format!("/{}", shortened(other)), "unknown_field", detail));
+                let detail = "a document has apiVersion, kind, metadata and spec";
+                errors.push(&format!("/{}", shortened(other)), "unknown_field", detail);
             }
         }
     }
-    let name = match (kind, fields.get("metadata").and_then(|metadata| metadata["name"].as_str())) {
-        (Kind::Flags, _) => String::new(),
-        (_, None) => {
-            return Err(wrong("/metadata/name", "required", "must be the document's name".to_owned()));
-        }
-        (Kind::Ban | Kind::AllowListEntry, Some(name)) => match name.parse::<Prefix>() {
-            Ok(prefix) => prefix.to_string(),
-            Err(error) => return Err(wrong("/metadata/name", "invalid_ip", error.to_string())),
-        },
-        (_, Some(name)) => name.to_owned(),
-    };
+    let metadata = fields.remove("metadata").unwrap_or_default();
+    let name = read_metadata(kind, &metadata, &mut errors).unwrap_or_default();
     let manifest = kind.manifest(&name, spec.clone());
-    Ok(Wanted { at, kind, name, spec, manifest })
+    let is_malformed = !errors.errors.is_empty();
+    (Some(Wanted { at, kind, name, spec, manifest, is_malformed }), errors.errors)
 }
 
-fn route(at: usize, kind: Kind, document: Value) -> Result<Wanted, Vec<FieldError>> {
+/// What is wrong with the form of the document at this place.
+struct FormErrors {
+    at: usize,
+    errors: Vec<FieldError>,
+}
+
+impl FormErrors {
+    fn push(&mut self, pointer: &str, code: &'static str, detail: impl Into<String>) {
+        self.errors.push(FieldError::field(format!("/documents/{}{pointer}", self.at), code, detail));
+    }
+}
+
+/// The name, which flags have none of; `None`: there is none that is right.
+fn read_metadata(kind: Kind, metadata: &Value, errors: &mut FormErrors) -> Option<String> {
+    // Tools put labels and annotations into everything; they change nothing.
+    let is_known =
+        |field: &str| matches!(field, "labels" | "annotations") || field == "name" && kind != Kind::Flags;
+    for field in metadata.as_object().into_iter().flat_map(serde_json::Map::keys).filter(|f| !is_known(f)) {
+        let detail = match kind {
+            Kind::Flags => "the flags have neither name nor namespace: leave it out".to_owned(),
+            _ => format!("a {} has a name and no more: leave it out", kind.name()),
+        };
+        errors.push(&format!("/metadata/{}", shortened(field)), "unknown_field", detail);
+    }
+    match (kind, metadata["name"].as_str()) {
+        (Kind::Flags, _) => None,
+        // What is no object has been said.
+        (_, None) if !metadata.is_object() && !metadata.is_null() => None,
+        (_, None) => {
+            errors.push("/metadata/name", "required", "must be the document's name");
+            None
+        }
+        (Kind::Ban | Kind::AllowListEntry, Some(name)) => match name.parse::<Prefix>() {
+            Ok(prefix) => Some(prefix.to_string()),
+            Err(error) => {
+                errors.push("/metadata/name", "invalid_ip", error.to_string());
+                None
+            }
+        },
+        (_, Some(name)) => Some(name.to_owned()),
+    }
+}
+
+fn route(at: usize, kind: Kind, document: Value) -> (Option<Wanted>, Vec<FieldError>) {
     let of = |field: &str| document["metadata"][field].as_str();
-    // Without a name it is refused when it is read.
+    // What is wrong with it, its name and apiVersion as well, is said when it is read.
     let name = author::route_id(of("namespace"), of("name").unwrap_or_default());
     if name.is_empty()
         && let Err(problems) = author::read(&document)
@@ -177,8 +215,15 @@ fn route(at: usize, kind: Kind, document: Value) -> Result<Wanted, Vec<FieldErro
         let error = |one: author::DocumentError| {
             FieldError::field(format!("/documents/{at}{}", one.pointer), one.code, one.message)
         };
-        return Err(problems.into_iter().map(error).collect());
+        return (None, problems.into_iter().map(error).collect());
+    }
+    // What is stored has the apiVersion of routes, whatever the document has: so this is asked here.
+    let mut errors = FormErrors { at, errors: Vec::new() };
+    if document["apiVersion"] == API_VERSION {
+        errors.push("/apiVersion", "not_supported", format!("must be {}", author::API_VERSION));
     }
     let manifest = kind.manifest(&name, document);
-    Ok(Wanted { at, kind, name, spec: manifest.clone(), manifest })
+    let is_malformed = !errors.errors.is_empty();
+    let spec = manifest.clone();
+    (Some(Wanted { at, kind, name, spec, manifest, is_malformed }), errors.errors)
 }

@@ -12,7 +12,9 @@ use tidegate_policy::flags::{Flag, FlagState};
 use utoipa::ToSchema;
 
 use super::manifests::{RequestedDocuments, Wanted};
-use crate::api::admin::{auto_bans, backends, geo_rules, limits, listeners, pages, routes, sources};
+use crate::api::admin::{
+    auto_bans, backends, geo_rules, limits, listeners, pages, rollouts, routes, sources,
+};
 use crate::api::app_state::AppState;
 use crate::api::body::MAX_PEOPLE_BODY;
 use crate::api::named_documents::NamedDocument;
@@ -59,6 +61,8 @@ pub struct ApplyPlan {
     pub changes: Vec<Change>,
     /// Keys of the bans and the entries of the allow list that are written or removed.
     pub addresses: Vec<String>,
+    /// The same of bans that apply at some hostnames or routes only.
+    pub scoped: Vec<String>,
     /// Of each document, then of what is removed.
     pub results: Vec<DocumentOutcome>,
 }
@@ -82,22 +86,24 @@ impl ApplyPlan {
             rows: ChangedRows::default(),
             plan: Self::default(),
             disallowed: BTreeSet::new(),
+            forced: BTreeSet::new(),
             results: BTreeMap::new(),
             removed: Vec::new(),
-            errors: Vec::new(),
+            errors: documents.errors.clone(),
         };
         planner.plan_all();
-        planner.no_errors()?;
+        // What is refused by itself is not among the rows; the rest is checked all the same, so that everything is
+        // said at once.
         let rows = std::mem::take(&mut planner.rows);
         planner.plan.addresses = rows.ips.iter().map(|(key, _)| key.clone()).collect();
-        let after = before.with(rows).map_err(|error| {
-            Problem::field(
-                "/documents",
-                "too_many",
-                format!("these documents do not fit into a table: {error}"),
-            )
-        })?;
-        planner.check_all(&after);
+        planner.plan.scoped = rows.scoped.iter().map(|(key, _)| key.clone()).collect();
+        match before.with(rows) {
+            Ok(after) => planner.check_all(&after),
+            Err(error) => {
+                let detail = format!("these documents do not fit into a table: {error}");
+                planner.refuse(vec![FieldError::field("/documents", "too_many", detail)]);
+            }
+        }
         planner.no_errors()?;
         let mut plan = planner.plan;
         plan.results.extend(planner.results.into_values());
@@ -117,6 +123,8 @@ pub(super) struct Planner<'a> {
     pub(super) plan: ApplyPlan,
     /// Entries of the allow list that are removed because the documents do not have them.
     pub(super) disallowed: BTreeSet<Prefix>,
+    /// Places of the entries that are written whatever stands against them.
+    pub(super) forced: BTreeSet<usize>,
     /// By the document's place.
     results: BTreeMap<usize, DocumentOutcome>,
     removed: Vec<DocumentOutcome>,
@@ -133,6 +141,7 @@ impl<'a> Planner<'a> {
         self.plan_documents::<sources::BanSources>();
         self.plan_documents::<routes::Routes>();
         self.plan_documents::<auto_bans::AutoBanRules>();
+        self.plan_documents::<rollouts::RolloutPlans>();
         self.addresses();
         self.flags();
     }
@@ -146,6 +155,7 @@ impl<'a> Planner<'a> {
         self.check::<sources::BanSources>(after);
         self.check::<routes::Routes>(after);
         self.check::<auto_bans::AutoBanRules>(after);
+        self.check::<rollouts::RolloutPlans>(after);
         self.check_addresses(after);
         let (from, to) = (self.before.listeners_by_name(), after.listeners_by_name());
         if self.errors.is_empty()
@@ -174,7 +184,8 @@ impl<'a> Planner<'a> {
     /// Whether what is not among the documents of this kind is to be removed.
     pub(super) fn is_pruned(&self, kind: Kind) -> bool {
         let is_given = || self.documents.kinds.contains(&kind) || self.of_kind(kind).next().is_some();
-        self.wishes.prune && is_given()
+        // What is malformed may be what would be removed, and everything is refused anyway.
+        self.wishes.prune && self.documents.errors.is_empty() && is_given()
     }
 
     /// Notes what becomes of `one`, which is `before` now. Returns whether it is to be written.
@@ -230,12 +241,15 @@ impl<'a> Planner<'a> {
         let mut names = BTreeSet::new();
         for one in self.of_kind(kind) {
             names.insert(one.name.as_str());
-            let text = match R::read(&one.name, one.spec.clone()) {
+            // Of one without a name only the rest is read.
+            let name = if one.name.is_empty() { "unnamed" } else { one.name.as_str() };
+            let text = match R::read(name, one.spec.clone()) {
                 Ok((text, _)) if text.len() > MAX_PEOPLE_BODY => {
                     let detail = format!("a document may have {MAX_PEOPLE_BODY} bytes as JSON");
                     self.refuse(vec![one.error("", "too_long", detail)]);
                     continue;
                 }
+                Ok(_) if one.is_malformed => continue,
                 Ok((text, _)) => text,
                 Err(problem) => {
                     self.refuse(one.errors(&problem));
@@ -326,9 +340,9 @@ impl<'a> Planner<'a> {
             };
             let now = |flag: Flag| (flag.name().to_owned(), author::write_state(self.before.flags.get(flag)));
             let before = Kind::Flags.manifest("", set.iter().map(|(flag, _)| now(*flag)).collect());
-            if self.note(one, Some(before)) {
+            if !one.is_malformed && self.note(one, Some(before)) {
                 let text = |(flag, state): (Flag, FlagState)| {
-                    (flag.name().to_owned(), author::write_state(state).to_string())
+                    (flag.name().to_owned(), author::write_state(&state).to_string())
                 };
                 self.plan.changes.push(Change::SetFlags { flags: set.into_iter().map(text).collect() });
             }

@@ -10,12 +10,13 @@ use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use serde::Serialize;
 use tidegate_author::ban_list::{BanListReader, ListFormat, RefusedEntry};
+use tidegate_author::read_scope_text;
 use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 
 use super::{SOURCE_FORM, is_source, list_body};
 use crate::api::app_state::AppState;
-use crate::api::entry_fields::check_reason;
+use crate::api::entry_fields::{check_reason, too_many_scopes};
 use crate::api::openapi::parameters::{DRY_RUN, WAIT_APPLIED};
 use crate::api::query::QueryParams;
 use crate::api::wait_applied::PendingWrite;
@@ -172,6 +173,7 @@ pub async fn import(
         if asked.force { ImportRules::none() } else { rules(&app, asked.source.is_some()).await? };
     rules.end = asked.ttl.and_then(|ttl| seconds_after(time::now(), ttl));
     rules.reason.clone_from(&asked.reason);
+    rules.take_scopes = true;
     let reader = BanListReader::new(asked.format, asked.min_score);
     let (format, list) = list_body::read(request, reader, CheckedList::new(rules)).await?;
     let snapshot = app.feed.snapshot();
@@ -184,7 +186,10 @@ pub async fn import(
         bans: std::mem::take(&mut list.bans),
     });
     let (counts, written) = match dry_run {
-        true => (app.store.preview_import(&import).await?, None),
+        true => {
+            app.require_token(&author).await?;
+            (app.store.preview_import(&import).await?, None)
+        }
         false => {
             let committed = app.store.commit(Change::ImportBans(import), &author).await?;
             drop(turn);
@@ -239,7 +244,12 @@ fn check(snapshot: &Snapshot, asked: &ImportParams, list: &CheckedList) -> ApiRe
                       with `force` it does";
         return Err(Problem::new(ProblemCode::ListRefused, detail));
     }
-    if !snapshot.has_room_for_all(RowStatus::of_ban(asked.shadow), list.bans.iter().map(|ban| ban.prefix)) {
+    if !snapshot.have_room(list.scopes().filter_map(|text| read_scope_text(text).ok())) {
+        return Err(too_many_scopes());
+    }
+    let everywhere = list.bans.iter().filter(|ban| ban.applies_to.is_none()).map(|ban| ban.prefix);
+    let everywhere: Vec<_> = everywhere.collect();
+    if !snapshot.has_room_for_all(RowStatus::of_ban(asked.shadow), everywhere.into_iter()) {
         let detail = "the table of bans has no room for all of this list: nothing was changed; remove bans that are \
                       not needed, or import blocks instead of single addresses";
         return Err(Problem::new(ProblemCode::TableFull, detail));

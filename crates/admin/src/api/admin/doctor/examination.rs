@@ -45,6 +45,8 @@ pub struct Examination<'a> {
     pub tokens: &'a [TokenRow],
     /// The counts of events.
     pub recording: &'a RecordingCounts,
+    /// Handshakes with gateways that did not succeed since the service began.
+    pub failed_handshakes: u64,
     /// Now.
     pub now: Timestamp,
 }
@@ -59,7 +61,15 @@ impl Examination<'_> {
         found.extend(self.recording());
         found.extend(self.tokens.iter().filter_map(|token| self.ending(token)));
         if self.gateways.is_empty() {
-            found.push(FindingCode::NoGateway.says("no gateway has reported to this service since it began"));
+            let tried = match self.failed_handshakes {
+                0 => String::new(),
+                count => format!(
+                    "; {count} connections to its listener did not get through TLS: one side does not trust the other's \
+                     certificate, or spoke no TLS"
+                ),
+            };
+            let detail = format!("no gateway has reported to this service since it began{tried}");
+            found.push(FindingCode::NoGateway.says(detail));
         }
         found
     }
@@ -220,6 +230,7 @@ mod tests {
             store: &store,
             tokens: &[],
             recording: &recording,
+            failed_handshakes: 0,
             now: Timestamp::UNIX_EPOCH,
         };
         examination.findings()
@@ -294,6 +305,7 @@ mod tests {
                 store: &StoreHealth::default(),
                 tokens: &[token],
                 recording: &RecordingCounts::default(),
+                failed_handshakes: 0,
                 now,
             };
             examination.findings().pop().map(|finding| finding.detail)

@@ -1,12 +1,13 @@
 //! The filters of events as parameters of a query.
 
 use tidegate_policy::address::{Prefix, PrefixError};
+use tidegate_policy::check::Check;
 use tidegate_policy::decide::Reason;
 use tidegate_policy::wire::event::{MAX_HOST, MAX_METHOD, MAX_PATH, VerdictCode};
 
 use crate::api::query::QueryParams;
 use crate::problem::{ApiResult, Problem};
-use crate::store::EventFilter;
+use crate::store::{EventFilter, MismatchFilter};
 use crate::time;
 
 /// All parameters.
@@ -22,8 +23,10 @@ pub const PARAMETERS: &[&str] = &[
     "reason",
     "would_deny",
     "would_deny_rule",
+    "ban_source",
     "method",
     "host",
+    "mismatch",
     "limit",
     "cursor",
     "format",
@@ -40,6 +43,8 @@ const OTHER_REASONS: [&str; 3] = ["redirect", "cors_preflight", "unknown_backend
 const WOULD_DENY: [Reason; 2] = [Reason::IpBanned, Reason::GeoDenied];
 /// Longest name of an entry, in bytes.
 const MAX_ENTRY: usize = 253;
+/// Longest name of a source of bans, in bytes.
+const MAX_SOURCE: usize = 63;
 
 /// The filter that `params` ask for.
 ///
@@ -60,8 +65,10 @@ pub fn read(params: &QueryParams) -> ApiResult<EventFilter> {
         reason: params.word("reason", &reasons)?.map(str::to_owned),
         would_deny: params.word("would_deny", &WOULD_DENY.map(Reason::code))?.map(str::to_owned),
         would_deny_rule: bounded(params, "would_deny_rule", MAX_ENTRY)?,
+        ban_source: bounded(params, "ban_source", MAX_SOURCE)?,
         method: bounded(params, "method", MAX_METHOD)?,
         host: bounded(params, "host", MAX_HOST)?,
+        mismatch: mismatch(params)?,
     };
     let is_denial = |reason: &String| !OTHER_REASONS.contains(&reason.as_str());
     let is_other = filter.verdict.as_ref().is_some_and(|verdict| verdict != VerdictCode::Deny.name());
@@ -95,6 +102,18 @@ pub fn bounded(params: &QueryParams, name: &'static str, most: usize) -> ApiResu
         }
         text => Ok(text.map(str::to_owned)),
     }
+}
+
+/// The check of this name.
+pub fn check(name: &str) -> Option<Check> {
+    Check::ALL.into_iter().find(|check| check.name() == name)
+}
+
+/// The differences that are asked for: of one check, or of any.
+fn mismatch(params: &QueryParams) -> ApiResult<Option<MismatchFilter>> {
+    let names: Vec<&str> = ["any"].into_iter().chain(Check::ALL.map(Check::name)).collect();
+    let name = params.word("mismatch", &names)?;
+    Ok(name.map(|name| MismatchFilter { check: check(name), lagging: None }))
 }
 
 fn path(params: &QueryParams) -> ApiResult<Option<String>> {

@@ -3,8 +3,8 @@
 //!
 //! Nothing is kept for a client: its next events are read when it has taken those before. One that
 //! is too far behind is told how many it missed, and one that takes nothing for a minute is given up. Every answer
-//! ends after a while with the id up to which the client has everything: it comes back with it, and with a token
-//! that is looked at again.
+//! ends after a while with the id up to which the client has everything: it comes back with it. An answer whose
+//! token is revoked breaks off before (`auth/token_bound_body.rs`).
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub const EVENT_STREAM: &str = "text/event-stream";
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// After this long without an event a comment shows that the connection is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// After this long an answer ends, for a token may be revoked meanwhile.
+/// After this long an answer ends: before what is between breaks it off.
 const LONGEST: Duration = Duration::from_secs(300);
 /// Events that are read at a time.
 const PAGE: usize = 500;

@@ -1,15 +1,20 @@
 //! Results of allow list, bans, geo rules and limits.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
+use serde_json::Value;
 use tidegate_policy::decide::{GeoFinding, IpFinding, Tables};
 use tidegate_policy::geo::{GeoAction, GeoOutcome};
+use tidegate_policy::host::RequestHost;
 use tidegate_policy::limit::{Limit, LimitKey};
 use tidegate_policy::request::Facts;
 use tidegate_policy::route::RouteMatch;
 use utoipa::ToSchema;
 
-use crate::api::admin::ip_monitor;
-use crate::feed::{RowStatus, Snapshot};
+use crate::api::admin::ip_monitor::{self, LimitedBan};
+use crate::feed::{ListedPrefix, RowStatus, Snapshot};
+use crate::time;
 
 /// The client's status in the allow list and the bans.
 #[derive(Serialize, Debug, ToSchema)]
@@ -26,27 +31,68 @@ pub struct IpCheck {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     sources: Vec<String>,
     until: Option<String>,
+    /// Where the entry applies, if not everywhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    applies_to: Option<Value>,
+    /// Bans that cover the client at other hostnames or routes only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    elsewhere: Vec<LimitedBan>,
 }
 
 impl IpCheck {
-    pub fn new(snapshot: &Snapshot, found: IpFinding) -> Self {
+    /// `route`: the route that the request takes.
+    pub fn new(snapshot: &Snapshot, found: IpFinding, facts: &Facts<'_>, route: Option<&str>) -> Self {
+        let now = time::now_seconds();
+        let host = RequestHost::read(facts.host);
+        let applies = |listed: &ListedPrefix| match (&listed.scope, &host) {
+            (None, _) => true,
+            (Some(scope), Some(host)) => scope.fits_host(host) && scope.fits_route(route),
+            (Some(_), None) => false,
+        };
+        let in_force = |listed: &ListedPrefix| !listed.left_out && listed.expires.is_none_or(|end| now < end);
+        let covering = facts.client.into_iter().flat_map(|client| snapshot.covering(client));
+        let elsewhere = covering.filter(|listed| in_force(listed) && !applies(listed));
+        let elsewhere: Vec<_> = elsewhere.map(|listed| LimitedBan::new(&listed)).collect();
         let (says, entry) = match found {
             IpFinding::Clear => {
-                let sources = Vec::new();
-                return Self { says: "clear", entry: None, reason: None, source: None, sources, until: None };
+                return Self {
+                    says: "clear",
+                    entry: None,
+                    reason: None,
+                    source: None,
+                    sources: Vec::new(),
+                    until: None,
+                    applies_to: None,
+                    elsewhere,
+                };
             }
             IpFinding::Allowed(prefix) => (RowStatus::Allowed, prefix),
             IpFinding::Banned(prefix) => (RowStatus::Banned, prefix),
             IpFinding::ShadowBanned(prefix) => (RowStatus::Watched, prefix),
         };
-        let listed = snapshot.listed(&entry, says);
+        // Those without a scope come first: one has it. Of the others each row and each source is one.
+        let of_entry = snapshot.all_listed(&entry).filter(|listed| listed.status == says);
+        let mut of_entry = of_entry.filter(|listed| in_force(listed) && applies(listed));
+        let listed = of_entry.next();
+        let others = of_entry.filter(|_| listed.as_ref().is_some_and(|first| first.scope.is_some()));
+        let others: Vec<ListedPrefix> = others.collect();
+        let names = |of: fn(&ListedPrefix) -> Vec<String>| -> Vec<String> {
+            let all: BTreeSet<String> = listed.iter().chain(&others).flat_map(of).collect();
+            all.into_iter().collect()
+        };
+        let all = names(|listed| listed.source_names().map(str::to_owned).collect());
         Self {
             says: says.name(),
             entry: Some(entry.to_string()),
             reason: listed.as_ref().and_then(|listed| listed.reason.as_deref().map(str::to_owned)),
-            source: listed.as_ref().and_then(|listed| listed.source.as_deref().map(str::to_owned)),
-            sources: listed.as_ref().map(ip_monitor::sources).unwrap_or_default(),
+            source: match others.is_empty() {
+                true => listed.as_ref().and_then(|listed| listed.source.as_deref().map(str::to_owned)),
+                false => (!all.is_empty()).then(|| all.join(",")),
+            },
+            sources: names(ip_monitor::sources),
             until: listed.as_ref().and_then(ip_monitor::until),
+            applies_to: listed.as_ref().and_then(ip_monitor::scope),
+            elsewhere,
         }
     }
 }

@@ -15,7 +15,8 @@ use tidegate_policy::route::action::RequestUrl;
 use crate::api::query::{QueryParams, shortened};
 use crate::problem::{ApiResult, Problem};
 
-const KNOWN: &[&str] = &["method", "host", "path", "ip", "header", "country", "listener", "scheme", "port"];
+const KNOWN: &[&str] =
+    &["method", "host", "path", "ip", "header", "country", "listener", "scheme", "port", "gateway"];
 /// Longest path with its query, in bytes.
 const MAX_PATH: usize = 8 << 10;
 /// Longest host, in bytes: a name, a dot, a port.
@@ -39,6 +40,7 @@ pub struct DescribedRequest {
     headers: Vec<(String, String)>,
     country_source: CountrySource,
     listener: Option<String>,
+    gateway: Option<String>,
     /// As given, until [`at_listener`](Self::at_listener) has filled it in.
     https: Option<bool>,
     port: Option<u16>,
@@ -69,6 +71,7 @@ impl DescribedRequest {
             country_source: country
                 .map_or(CountrySource::Table, |country| CountrySource::Header(Some(country))),
             listener: params.get("listener").map(str::to_owned),
+            gateway: params.get("gateway").map(str::to_owned),
             https,
             port: port.map(NonZeroU16::get),
         })
@@ -117,6 +120,11 @@ impl DescribedRequest {
             headers: lines,
             random_bits: 0,
         }
+    }
+
+    /// The node id of the gateway that it comes to; empty: none that has a name.
+    pub fn gateway(&self) -> &str {
+        self.gateway.as_deref().unwrap_or_default()
     }
 
     /// Where the client's country comes from.

@@ -86,6 +86,7 @@ pub async fn top(app: &AppState, limit: usize) -> ApiResult<Top> {
         Some(AddressReport {
             address: AddressStatus::of(&snapshot, &prefix, now),
             requests_seen: Some(row.into()),
+            entries: None,
         })
     };
     Ok(Top { items: rows.into_iter().filter_map(known).collect() })

@@ -1,6 +1,7 @@
 //! `GET` and `PUT /api/admin/optimization/flags`: the flags of the rollout.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
@@ -13,6 +14,7 @@ use tidegate_author as author;
 use tidegate_policy::check::{Check, PerCheck};
 use tidegate_policy::flags::{Flag, FlagState, Flags};
 use tidegate_policy::version::Version;
+use tidegate_rollout::run::{Phase, Run};
 use utoipa::ToSchema;
 
 use super::recording::CheckStats;
@@ -60,6 +62,9 @@ pub struct FlagsAnswer {
     /// Present if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<FlagsStatus>,
+    /// What else the write does.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
     /// Result of a write that was waited for.
     #[serde(flatten)]
     written: Option<WriteResult>,
@@ -82,7 +87,8 @@ struct FlagsStatus {
 #[derive(Serialize, Debug, ToSchema)]
 struct CheckStatus {
     flag: &'static str,
-    /// Share of the clients that are answered in each way, percent.
+    /// Share of the clients that are answered in each way, percent; where the flag is limited to gateways, hostnames or
+    /// routes, of those within. Elsewhere all are answered directly.
     clients: ClientShares,
     #[serde(flatten)]
     counts: CheckStats,
@@ -96,14 +102,10 @@ struct ClientShares {
     direct: u8,
 }
 
-impl From<FlagState> for ClientShares {
-    fn from(state: FlagState) -> Self {
-        let (cached, shadow) = match state {
-            FlagState::Off => (0, 0),
-            FlagState::Shadow => (0, 100),
-            FlagState::Share(percent) => (percent.min(100), 0),
-            FlagState::On => (100, 0),
-        };
+impl From<&FlagState> for ClientShares {
+    fn from(state: &FlagState) -> Self {
+        let cached = state.percent().min(100);
+        let shadow = if *state == FlagState::Shadow { 100 } else { 0 };
         Self { cached, shadow, direct: 100 - cached - shadow }
     }
 }
@@ -127,13 +129,13 @@ impl From<AuditRow> for LastChange {
 pub async fn get(State(app): State<AppState>, uri: Uri, headers: HeaderMap) -> ApiResult<Response> {
     let params = QueryParams::read(&uri, &["status"])?;
     let conditions = Conditions::read(&headers)?;
-    let snapshot = app.current().await;
+    let snapshot = app.in_force().await?;
     let flags = author::write_flags(&snapshot.flags);
     if !params.flag("status")? {
         return conditions.answer(&flags);
     }
     let status = Some(FlagsStatus::of(&app, &snapshot.flags, snapshot.version).await?);
-    Ok(Json(FlagsAnswer { flags, status, written: None }).into_response())
+    Ok(Json(FlagsAnswer { flags, status, warnings: Vec::new(), written: None }).into_response())
 }
 
 /// Sets the flags that the body names, and answers all flags.
@@ -153,21 +155,38 @@ pub async fn put(
     let set = author::read_flags(&document)
         .map_err(|problems| Problem::document(ProblemCode::InvalidFlag, problems))?;
     let text =
-        |(flag, state): (Flag, FlagState)| (flag.name().to_owned(), author::write_state(state).to_string());
-    let flags: Vec<_> = set.iter().copied().map(text).collect();
+        |(flag, state): (Flag, FlagState)| (flag.name().to_owned(), author::write_state(&state).to_string());
+    let flags: Vec<_> = set.iter().cloned().map(text).collect();
     let names: Vec<_> = flags.iter().map(|(name, state)| format!("{name}={state}")).collect();
     let change = Change::SetFlags { flags };
     let tag = |snapshot: &Snapshot| Some(etag(&author::write_flags(&snapshot.flags)));
     let committed = write.commit_on(change, &author, &conditions, (StoreTable::Flags, None), tag).await?;
-    let mut flags = app.current().await.flags;
+    let warnings = pauses(&app, &set);
+    let mut flags = app.current().await.flags.clone();
     if write.is_dry_run() {
         flags = set.into_iter().fold(flags, |flags, (flag, state)| flags.with(flag, state));
     } else {
+        app.rollouts.flags_were_set();
         tracing::info!(by = %author.name, seq = committed.seq, set = names.join(" "), "flags set");
     }
     let written = write.written(committed).await;
     let written = (written.applied.is_some() || written.dry_run).then_some(written);
-    Ok(Json(FlagsAnswer { flags: author::write_flags(&flags), status: None, written }))
+    Ok(Json(FlagsAnswer { flags: author::write_flags(&flags), status: None, warnings, written }))
+}
+
+/// What setting flags does to a run that goes on.
+fn pauses(app: &AppState, set: &[(Flag, FlagState)]) -> Vec<String> {
+    let active = app.rollouts.active().filter(|_| !set.is_empty());
+    let says = |run: Arc<Run>| {
+        let name = &run.plan.name;
+        match run.phase {
+            Phase::Paused { .. } => format!(
+                "the rollout `{name}` is paused: an abort of it leaves these flags as they are now, and a resume sets its own again"
+            ),
+            _ => format!("the rollout `{name}` is active: it pauses, since its flags were set by hand"),
+        }
+    };
+    active.map(says).into_iter().collect()
 }
 
 /// The flag that decides how a check is answered.

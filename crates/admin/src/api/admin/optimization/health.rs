@@ -3,6 +3,7 @@
 mod certificates;
 mod references;
 mod rollout;
+mod rollouts;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use axum::http::Uri;
 use jiff::Timestamp;
 use serde::Serialize;
 use tidegate_author::AutoBan;
+use tidegate_policy::scoped_bans::{MAX_SCOPED_PREFIXES, MAX_SCOPES};
 use tidegate_policy::tables::Table;
 use utoipa::ToSchema;
 
@@ -26,7 +28,7 @@ use crate::api::endpoints::Endpoints;
 use crate::api::openapi::about::About;
 use crate::api::query::{QueryParams, shortened};
 use crate::auth::Role;
-use crate::auto_bans::{RuleOutcome, RuleState};
+use crate::auto_bans::{MAX_RULES, RuleOutcome, RuleState};
 use crate::feed::{self, FeedHealth, Quarantined, RowStatus, Snapshot, TableDigest};
 use crate::finding::{Finding, FindingCode, Severity};
 use crate::gateways::LOST_AFTER;
@@ -118,6 +120,8 @@ struct LeftOut {
     bans: usize,
     allow: usize,
     shadow_bans: usize,
+    /// Bans with `applies_to`.
+    scoped_bans: usize,
 }
 
 /// A row in quarantine.
@@ -202,7 +206,10 @@ pub async fn findings(
     found.extend(references::backends(unknown_backends));
     found.extend(references::listeners(snapshot));
     found.extend(references::routes(snapshot));
+    found.extend(references::routes_of_bans(snapshot));
     found.extend(app.store.auto_bans().states().iter().flat_map(auto_ban_reasons));
+    found.extend(too_many_rules(snapshot));
+    found.extend(rollouts::reasons(app, snapshot));
     // If this cannot be read, the findings above say so.
     if !snapshot.sources.in_force.is_empty()
         && let Ok(states) = app.store.source_states().await
@@ -215,6 +222,16 @@ pub async fn findings(
         found.extend(rollout::shadow(&snapshot.flags, &checks));
     }
     found
+}
+
+/// The rules of automatic bans that do not count, as other programs may write any number.
+fn too_many_rules(snapshot: &Snapshot) -> Option<Finding> {
+    let rules = &snapshot.auto_bans.in_force;
+    let first = rules.keys().nth(MAX_RULES)?;
+    let (all, over) = (rules.len(), rules.len().saturating_sub(MAX_RULES));
+    Some(FindingCode::AutoBansTooMany.says(format!(
+        "there are {all} rules of automatic bans, of which {MAX_RULES} count: {over} do nothing, from `{first}` on"
+    )))
 }
 
 /// What is wrong with a rule of automatic bans.
@@ -339,6 +356,13 @@ fn table_reasons(snapshot: &Snapshot) -> Vec<Finding> {
             );
         }
     }
+    if let bans @ 1.. = snapshot.scoped_left_out() {
+        let detail = format!(
+            "{bans} bans with `applies_to` have no effect: there may be {MAX_SCOPES} different ones, of \
+             {MAX_SCOPED_PREFIXES} addresses and blocks; those that came first are in"
+        );
+        say(FindingCode::ScopesFull, detail);
+    }
     reasons
 }
 
@@ -396,10 +420,11 @@ fn quarantine(snapshot: &Snapshot) -> Quarantine {
         })
     });
     let [bans, allow, shadow_bans] = ADDRESS_TABLES.map(|(_, status)| snapshot.left_out_count(status));
+    let scoped_bans = snapshot.scoped_left_out();
     let rows = snapshot.quarantine();
     Quarantine {
-        count: [bans, allow, shadow_bans].into_iter().fold(rows.len(), usize::saturating_add),
-        left_out: LeftOut { bans, allow, shadow_bans },
+        count: [bans, allow, shadow_bans, scoped_bans].into_iter().fold(rows.len(), usize::saturating_add),
+        left_out: LeftOut { bans, allow, shadow_bans, scoped_bans },
         rows: rows.map(row).chain(left_out).take(SHOWN_QUARANTINE).collect(),
     }
 }

@@ -1,13 +1,12 @@
 //! `GET /api/admin/optimization/recording/stats`: whether all events are in the database.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use serde::Serialize;
 use tidegate_policy::check::Check;
-use tidegate_policy::wire::sync::Gateway;
 use utoipa::ToSchema;
 
 use crate::api::app_state::AppState;
@@ -130,9 +129,7 @@ pub async fn stats(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<Reco
 pub async fn read_counts(app: &AppState) -> Result<(RecordingCounts, usize), StoreError> {
     let open = app.store.gateways_with_open_sources().await?;
     let counts = app.store.recording().await?;
-    let heard = app.gateways.list().into_iter().filter(|status| !status.lost);
-    let heard: HashSet<Gateway> = heard.map(|status| status.gateway).collect();
-    Ok((counts, open.iter().filter(|gateway| !heard.contains(gateway)).count()))
+    Ok((counts, app.gateways.silent(&open)))
 }
 
 impl RecordingStats {
@@ -158,7 +155,7 @@ impl RecordingStats {
             numbered: counts.numbered,
             stored: counts.stored,
             completeness,
-            exact: counts.unclosed == 0 && silent == 0 && !counts.untold,
+            exact: counts.is_exact(silent),
             unclosed: counts.unclosed,
             silent,
             untold: counts.untold,

@@ -8,31 +8,41 @@ use axum::http::Uri;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{filter, rfc3339, share};
+use super::{Percentiles, filter, rfc3339, share};
 use crate::api::app_state::AppState;
 use crate::api::endpoints::Endpoints;
 use crate::api::openapi::about::About;
-use crate::api::openapi::parameters::{LIMIT, ROUTE, SENT_HOST, SINCE, SORT, UNTIL};
+use crate::api::openapi::parameters::{
+    COUNTED_METHOD, GROUP, LIMIT, ROUTE, SENT_HOST, SINCE, SORT, TEMPLATE, UNTIL,
+};
 use crate::api::query::QueryParams;
 use crate::auth::Role;
 use crate::problem::ApiResult;
-use crate::store::histogram::{HistogramSum, PRECISION};
-use crate::store::{PathStats, RequestStats};
+use crate::store::{PathStats, RequestStats, StatsFilter};
+use tidegate_statistics::histogram::PRECISION;
 
 /// The path here.
 pub fn routes() -> Endpoints {
-    let about = About::new("Counts requests by route, template and method, with percentiles of their times")
-        .query(&[&SINCE, &UNTIL, &ROUTE, &SENT_HOST, &SORT, &LIMIT])
-        .answers::<PathsReport>();
+    let about = About::new(
+        "Counts requests by route, template and method, or by route, with percentiles of their times",
+    )
+    .query(&[&SINCE, &UNTIL, &ROUTE, &SENT_HOST, &TEMPLATE, &COUNTED_METHOD, &GROUP, &SORT, &LIMIT])
+    .answers::<PathsReport>();
     Endpoints::default().get(Role::Read, "/api/admin/stats/paths", paths).about(about)
 }
 
+/// All parameters.
+const PARAMETERS: &[&str] =
+    &["since", "until", "route", "host", "template", "method", "group", "sort", "limit"];
 /// Paths by default.
 const DEFAULT_LIMIT: usize = 100;
 /// Paths at most.
 const MAX_LIMIT: usize = 1_000;
 /// What they are sorted by, highest first.
 const SORTS: [&str; 7] = ["requests", "p50", "p95", "p99", "bytes_out", "errors", "denied"];
+
+/// What requests are counted by: route, template and method; or the route alone.
+const GROUPS: [&str; 2] = ["path", "route"];
 
 /// Requests by path.
 #[derive(Serialize, Debug, ToSchema)]
@@ -66,6 +76,7 @@ struct StatsReport {
     cached_share: Option<f64>,
     duration_ms: Percentiles,
     upstream_ms: Percentiles,
+    gate_ms: Percentiles,
 }
 
 /// Requests by class of status.
@@ -84,22 +95,6 @@ struct StatusCounts {
     c5: u64,
 }
 
-/// Milliseconds.
-#[derive(Serialize, Debug, ToSchema)]
-struct Percentiles {
-    p50: Option<f64>,
-    p95: Option<f64>,
-    p99: Option<f64>,
-}
-
-impl Percentiles {
-    fn of(times: &HistogramSum) -> Self {
-        let [p50, p95, p99] =
-            [0.5, 0.95, 0.99].map(|share| times.quantile(share).map(|us| us as f64 / 1_000.0));
-        Self { p50, p95, p99 }
-    }
-}
-
 impl From<&RequestStats> for StatsReport {
     fn from(stats: &RequestStats) -> Self {
         let [none, c1, c2, c3, c4, c5] = stats.classes;
@@ -112,16 +107,19 @@ impl From<&RequestStats> for StatsReport {
             cached_share: share(stats.cached, stats.checked),
             duration_ms: Percentiles::of(&stats.duration),
             upstream_ms: Percentiles::of(&stats.upstream),
+            gate_ms: Percentiles::of(&stats.gate),
         }
     }
 }
 
 /// Answers requests by path.
 async fn paths(State(app): State<AppState>, uri: Uri) -> ApiResult<Json<PathsReport>> {
-    let params = QueryParams::read(&uri, &["since", "until", "route", "host", "sort", "limit"])?;
+    let params = QueryParams::read(&uri, PARAMETERS)?;
     let limit = params.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
     let sort = params.word("sort", &SORTS)?.unwrap_or(SORTS[0]);
-    let mut answer = app.store.path_stats(filter(&params)?).await?;
+    let by_route = params.word("group", &GROUPS)? == Some(GROUPS[1]);
+    let filter = StatsFilter { by_route, ..filter(&params)? };
+    let mut answer = app.store.path_stats(filter).await?;
     answer.paths.sort_by_cached_key(|path| {
         (Reverse(rank(sort, &path.stats)), path.route.clone(), path.template.clone(), path.method.clone())
     });

@@ -28,7 +28,7 @@ pub fn routes() -> Endpoints {
 }
 
 /// What can be asked for.
-const KINDS: [TopOf; 8] = [
+const KINDS: [TopOf; 9] = [
     TopOf::Ip,
     TopOf::Country,
     TopOf::Path,
@@ -37,6 +37,7 @@ const KINDS: [TopOf; 8] = [
     TopOf::Rule,
     TopOf::Limit,
     TopOf::WouldDeny,
+    TopOf::ShadowSource,
 ];
 /// Values by default.
 const DEFAULT_LIMIT: usize = 20;
@@ -56,12 +57,12 @@ struct TopReport {
 #[derive(Serialize, Debug, ToSchema)]
 pub struct ValueReport {
     value: String,
-    requests: u64,
+    pub requests: u64,
     /// How much `requests` may be too high.
-    over: u64,
+    pub over: u64,
     /// How much it may be too low.
-    under: u64,
-    last_seen: Option<String>,
+    pub under: u64,
+    pub last_seen: Option<String>,
 }
 
 impl From<TopValue> for ValueReport {

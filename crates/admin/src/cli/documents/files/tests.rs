@@ -20,6 +20,7 @@ fn names(text: &str) -> Vec<String> {
     let mut reader = DocumentReader::of(ROUTES);
     reader.file("routes", text.as_bytes().to_vec());
     let wanted = reader.finish().unwrap_or_else(|error| panic!("{error:#}\n{text}"));
+    assert_eq!(wanted.wrong, []);
     wanted.documents.iter().map(id).collect()
 }
 
@@ -27,8 +28,7 @@ fn names(text: &str) -> Vec<String> {
 fn wrong(text: &str) -> Vec<String> {
     let mut reader = DocumentReader::of(ROUTES);
     reader.file("routes", text.as_bytes().to_vec());
-    let error = reader.finish().expect_err(text).to_string();
-    error.lines().skip(1).map(str::to_owned).collect()
+    reader.finish().expect(text).wrong.into_iter().map(|error| error.text).collect()
 }
 
 #[test]
@@ -99,9 +99,9 @@ fn of_two_documents_for_one_name_neither_is_taken() {
 #[test]
 fn a_text_that_cannot_be_read_says_where_it_breaks() {
     let found = wrong(&format!("{}---\nspec: [\n", route("a")));
-    assert!(found[0].starts_with("routes: document 2: ") && found[0].contains("line 7"), "{found:?}");
+    assert!(found[0].starts_with("routes:7: document 2: "), "{found:?}");
     let found = wrong(r#"{"kind": "HTTPRoute""#);
-    assert!(found[0].starts_with("routes: document 1: ") && found[0].contains("column"), "{found:?}");
+    assert!(found[0].starts_with("routes:1: document 1: ") && found[0].contains("column"), "{found:?}");
     for nothing in ["", "# nothing\n", "---\n---\n"] {
         let mut reader = DocumentReader::of(ROUTES);
         reader.file("routes", nothing.as_bytes().to_vec());
@@ -138,8 +138,11 @@ fn a_directory_is_read_in_the_order_of_names_and_deeper_when_asked() {
 /// What is read of `sources`, and the line about what was passed over.
 fn read_of(other_kinds: Option<OtherKinds>, filename: Vec<PathBuf>) -> (Vec<String>, Vec<String>) {
     let sources = FileSelection { filename, recursive: false, other_kinds };
-    let reader = read_all(&sources, ROUTES).unwrap();
-    (reader.wanted.iter().map(id).chain(reader.passed_over()).collect(), reader.wrong)
+    let reader = read_all(&sources, ROUTES);
+    (
+        reader.wanted.iter().map(id).chain(reader.passed_over()).collect(),
+        reader.wrong.into_iter().map(|error| error.text).collect(),
+    )
 }
 
 #[test]
@@ -154,7 +157,7 @@ fn what_is_beside_routes_in_a_directory_is_passed_over_unless_it_is_named() {
     let item = "{kind: HTTPRoute, metadata: {name: b}, spec: {}}";
     put("routes.yaml", &format!("{}---\nkind: List\nitems: [{{kind: Secret}}, {item}]\n", route("a")));
     let all = || vec![dir.path().to_owned()];
-    let told = "passed over, for they are no HTTPRoutes: Gateway 2, Secret 2, no kind 2, unreadable 2";
+    let told = "passed over, for they are no HTTPRoutes: Gateway 2, Secret 2, no kind 2";
     let named = || vec![dir.path().join("gateway.yaml"), dir.path().join("routes.yaml")];
     for (other_kinds, from) in [(None, all()), (Some(OtherKinds::Skip), all())] {
         assert_eq!(read_of(other_kinds, from), (vec!["a".into(), "b".into(), told.into()], Vec::new()));
@@ -165,6 +168,11 @@ fn what_is_beside_routes_in_a_directory_is_passed_over_unless_it_is_named() {
     }
     let (_, found) = read_of(None, [named(), all()].concat());
     assert!(found.iter().any(|line| line.contains("gateway.yaml:1: document 1")), "each by how it was given");
+    let sources = FileSelection { filename: all(), recursive: false, other_kinds: None };
+    let unread = read_all(&sources, ROUTES).unread;
+    let names = ["chart.yaml:1: document 1: ", "recyclarr.yml:1: document 1: "];
+    assert!(unread.iter().zip(names).all(|(error, name)| error.text.contains(name)), "{unread:?}");
+    assert_eq!(unread.len(), names.len());
     // What cannot be read and may be a route is not passed over.
     put("template.yaml", "{{- if .Values.on }}\nkind: HTTPRoute\n{{- end }}\n");
     assert_eq!(read_of(None, all()).1.len(), 1);
@@ -186,8 +194,38 @@ fn a_broken_document_of_a_kind_that_is_taken_is_an_error() {
         (b"{{- if .ban }}\nkind: Deployment\n", 0),
     ] {
         std::fs::write(dir.path().join("a.yaml"), text).unwrap();
-        let found = read_all(&sources, KINDS).unwrap().wrong;
+        let found = read_all(&sources, KINDS).wrong;
         assert_eq!(found.len(), wrong, "{}: {found:?}", String::from_utf8_lossy(text));
+    }
+}
+
+#[test]
+fn what_may_be_meant_for_this_service_is_an_error_in_a_directory() {
+    const KINDS: &[Kind] = &[Kind::Document(DocumentKind::GeoRule)];
+    let dir = tempfile::tempdir().unwrap();
+    let rule = "apiVersion: tidegate.dev/v1\nkind: GeoRule\nmetadata: {name: eu}\n";
+    let utf_16 = |of: fn(u16) -> [u8; 2]| rule.encode_utf16().flat_map(of).collect::<Vec<u8>>();
+    for (bytes, why) in [
+        ([vec![0xFF, 0xFE], utf_16(u16::to_le_bytes)].concat(), "a.yaml: this is UTF-16"),
+        ([vec![0xFE, 0xFF], utf_16(u16::to_be_bytes)].concat(), "a.yaml: this is UTF-16"),
+        (utf_16(u16::to_le_bytes), "a.yaml: this has bytes that are 0"),
+        (
+            rule.replace("GeoRule", "GeoRuel").into_bytes(),
+            "a.yaml:1: document 1: is of kind GeoRuel (eu): write",
+        ),
+        (
+            rule.replace("kind", "Kind").into_bytes(),
+            "a.yaml:1: document 1: has no kind (eu): write `kind:` with",
+        ),
+        (rule.replace("GeoRule", "[GeoRule").into_bytes(), "a.yaml:"),
+    ] {
+        std::fs::write(dir.path().join("a.yaml"), bytes).unwrap();
+        for other_kinds in [None, Some(OtherKinds::Skip)] {
+            let sources =
+                FileSelection { filename: vec![dir.path().to_owned()], recursive: false, other_kinds };
+            let found = read_all(&sources, KINDS).wrong;
+            assert!(matches!(&found[..], [only] if only.text.contains(why)), "{why}: {found:?}");
+        }
     }
 }
 
@@ -219,7 +257,10 @@ fn brackets_that_nest_too_deeply_are_refused_unread() {
     for text in [format!("kind: HTTPRoute\nspec: {deep}\n"), format!("{{kind: HTTPRoute, spec: {deep}}}")] {
         let found = wrong(&text);
         assert_eq!(found.len(), 1);
-        assert!(found[0].starts_with("routes: document 1: "), "{found:?}");
+        assert!(found[0].starts_with("routes:") && found[0].contains(": document 1: "), "{found:?}");
     }
-    assert_eq!(wrong(&format!("spec: {deep}")), ["routes: document 1: brackets are nested over 128 deep"]);
+    assert_eq!(
+        wrong(&format!("spec: {deep}")),
+        ["routes:1: document 1: brackets are nested over 128 deep at line 1"]
+    );
 }

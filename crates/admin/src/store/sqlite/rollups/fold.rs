@@ -26,7 +26,7 @@ pub(in super::super) fn fold(
          WHERE r.span = ?1 AND r.at < ?2 ORDER BY r.at, r.key LIMIT ?3"
     ))?;
     let rows = statement.query_map(params![span, before, STEP as i64], |row| {
-        let key = if row.get(9)? { RollupKey::read(row, 10)? } else { RollupKey::default().other() };
+        let key = if row.get(10)? { RollupKey::read(row, 11)? } else { RollupKey::default().other() };
         Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, key, Figures::read(row, 2)?))
     })?;
     let rows: Vec<_> = rows.collect::<Result<_, _>>()?;

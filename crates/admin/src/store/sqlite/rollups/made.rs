@@ -8,7 +8,7 @@
 use rusqlite::Connection;
 
 use super::{Figures, KnownKeys, RollupKey, SPANS, add};
-use crate::store::histogram;
+use tidegate_statistics::histogram;
 
 /// Seconds of a week.
 const WEEK: i64 = 7 * 86_400;
@@ -59,6 +59,7 @@ pub(in super::super) fn week(
                     cached: of_each,
                     duration: histogram::of_buckets(times()),
                     upstream: histogram::of_buckets(times()),
+                    gate: histogram::of_buckets(times()),
                 };
                 add(&transaction, (span, at, key), &figures)?;
                 rows += 1;

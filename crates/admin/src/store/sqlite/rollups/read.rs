@@ -35,7 +35,11 @@ impl<T: Copy> Keys<'_, T> {
             .unwrap_or_else(|| RollupKey::default().other());
         let is =
             |wanted: &Option<String>, found: &String| wanted.as_ref().is_none_or(|wanted| wanted == found);
-        let passes = is(&self.filter.route, &key.route) && is(&self.filter.host, &key.host);
+        let StatsFilter { route, host, template, method, .. } = self.filter;
+        let passes = is(route, &key.route)
+            && is(host, &key.host)
+            && is(template, &key.template)
+            && is(method, &key.method);
         let made = passes.then(|| make(key));
         self.known.insert(id, made);
         Ok(made)
@@ -70,9 +74,12 @@ pub(in super::super) fn paths(conn: &Connection, filter: &StatsFilter) -> rusqli
     visit(conn, filter, FIGURE_COLUMNS, |span, at, row| {
         let of_key = keys.get(conn, row.get(1)?, |key| {
             let is_denied = key.verdict == VERDICTS[1];
-            let mut path = [key.route, key.template, key.method];
+            let [template, method] =
+                if filter.by_route { Default::default() } else { [key.template, key.method] };
+            let mut path = [key.route, template, method];
             if places.len() >= MAX_PATHS && !places.contains_key(&path) {
-                path = [OTHER.to_owned(), String::new(), OTHER.to_owned()];
+                let method = if filter.by_route { "" } else { OTHER };
+                path = [OTHER.to_owned(), String::new(), method.to_owned()];
             }
             let paths = &mut answer.paths;
             let place = *places.entry(path).or_insert_with_key(|[route, template, method]| {
@@ -101,6 +108,7 @@ pub(in super::super) fn paths(conn: &Connection, filter: &StatsFilter) -> rusqli
         stats.cached = stats.cached.saturating_add(count(6)?);
         stats.duration.add(row.get_ref(7)?.as_blob().unwrap_or_default());
         stats.upstream.add(row.get_ref(8)?.as_blob().unwrap_or_default());
+        stats.gate.add(row.get_ref(9)?.as_blob().unwrap_or_default());
         Ok(())
     })?;
     answer.paths.iter().for_each(|path| answer.total.add(&path.stats));
@@ -116,7 +124,7 @@ pub(in super::super) fn timeline(
 ) -> rusqlite::Result<Vec<TimelinePoint>> {
     let mut points: BTreeMap<(i64, i64), TimelinePoint> = BTreeMap::new();
     let mut keys = Keys { filter, known: HashMap::new() };
-    visit(conn, filter, "requests, checked, cached", |span, at, row| {
+    visit(conn, filter, "requests, checked, cached, duration, gate", |span, at, row| {
         let verdict = keys.get(conn, row.get(1)?, |key| {
             VERDICTS.iter().position(|name| *name == key.verdict).unwrap_or(VERDICTS.len() - 1)
         })?;
@@ -132,6 +140,8 @@ pub(in super::super) fn timeline(
         point.verdicts[verdict] = point.verdicts[verdict].saturating_add(count(2)?);
         point.checked = point.checked.saturating_add(count(3)?);
         point.cached = point.cached.saturating_add(count(4)?);
+        point.duration.add(row.get_ref(5)?.as_blob().unwrap_or_default());
+        point.gate.add(row.get_ref(6)?.as_blob().unwrap_or_default());
         Ok(())
     })?;
     Ok(points.into_values().collect())

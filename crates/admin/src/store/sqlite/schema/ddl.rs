@@ -25,6 +25,17 @@ CREATE TABLE IF NOT EXISTS ip_monitor (
   expires_at TEXT,
   source TEXT
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS scoped_bans (
+  ip TEXT NOT NULL CHECK (typeof(ip) = 'text' AND instr(ip, ' ') = 0),
+  applies_to TEXT NOT NULL CHECK (typeof(applies_to) = 'text'),
+  source TEXT NOT NULL DEFAULT '' CHECK (typeof(source) = 'text' AND instr(source, ' ') = 0),
+  status TEXT NOT NULL DEFAULT 'banned',
+  reason TEXT,
+  created_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+  updated_at TEXT DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+  expires_at TEXT,
+  PRIMARY KEY (ip, source, applies_to)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS flags (
   name TEXT PRIMARY KEY NOT NULL CHECK (typeof(name) = 'text'),
   value TEXT NOT NULL DEFAULT 'false',
@@ -141,7 +152,9 @@ CREATE TABLE IF NOT EXISTS events (
   template TEXT,
   shadow_limit TEXT,
   would_deny TEXT,
-  would_deny_rule TEXT
+  would_deny_rule TEXT,
+  gate_us INTEGER,
+  ban_source TEXT
 );
 CREATE INDEX IF NOT EXISTS events_timestamp ON events (timestamp);
 CREATE TABLE IF NOT EXISTS check_counts (
@@ -190,6 +203,7 @@ CREATE TABLE IF NOT EXISTS rollups (
   cached INTEGER NOT NULL,
   duration BLOB NOT NULL,
   upstream BLOB NOT NULL,
+  gate BLOB NOT NULL DEFAULT x'',
   PRIMARY KEY (span, at, key)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS top_values (
@@ -210,6 +224,39 @@ CREATE TABLE IF NOT EXISTS auto_ban_history (
   PRIMARY KEY (key, rule)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS auto_ban_history_forget_at ON auto_ban_history (forget_at);
+CREATE TABLE IF NOT EXISTS rollout_runs (
+  name TEXT PRIMARY KEY NOT NULL,
+  revision INTEGER NOT NULL,
+  state TEXT NOT NULL,
+  active INTEGER NOT NULL,
+  entered_seq INTEGER NOT NULL DEFAULT 0,
+  measured TEXT
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rollout_figures (
+  name TEXT NOT NULL,
+  run INTEGER NOT NULL,
+  measurement INTEGER NOT NULL,
+  of_clients INTEGER NOT NULL,
+  block INTEGER NOT NULL,
+  treated INTEGER NOT NULL,
+  requests INTEGER NOT NULL,
+  succeeded INTEGER NOT NULL,
+  server_errors INTEGER NOT NULL,
+  denied INTEGER NOT NULL,
+  checks TEXT NOT NULL,
+  gate BLOB NOT NULL,
+  total BLOB NOT NULL,
+  PRIMARY KEY (name, run, measurement, of_clients, block, treated)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rollout_notices (
+  id TEXT PRIMARY KEY NOT NULL,
+  name TEXT NOT NULL,
+  webhook TEXT NOT NULL,
+  body TEXT NOT NULL,
+  made_ms INTEGER NOT NULL,
+  next_try_ms INTEGER NOT NULL,
+  tries INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS audit (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   at TEXT NOT NULL,
@@ -224,6 +271,7 @@ CREATE TABLE IF NOT EXISTS audit (
   hash TEXT
 );
 CREATE INDEX IF NOT EXISTS audit_target ON audit (what, target);
+CREATE INDEX IF NOT EXISTS audit_kind_at ON audit (what, at);
 ";
 
 /// Index of the open events by their number. They are in the table of all events because a view
@@ -233,12 +281,17 @@ CREATE INDEX IF NOT EXISTS audit_target ON audit (what, target);
 const EVENTS_OPEN: &str =
     "CREATE UNIQUE INDEX IF NOT EXISTS events_open ON events (source, number) WHERE complete = 0;";
 
+/// Index of the events of which a check in shadow differed: one in a million, whom a search by time
+/// alone would not reach. Other events cost it nothing.
+const EVENTS_MISMATCHED: &str =
+    "CREATE INDEX IF NOT EXISTS events_mismatched ON events (timestamp) WHERE mismatches IS NOT NULL;";
+
 /// The view that people query for events; those that have not ended have `complete = 0`.
 const VIEW: &str = "
 CREATE VIEW IF NOT EXISTS traffic_events AS SELECT
   lower(hex(source)) AS source, number, timestamp, node, method, host, path, route, template,
-  client_ip, country, verdict, reason, rule, shadow_limit, would_deny, would_deny_rule, status,
-  duration_us / 1000.0 AS duration_ms, upstream_us / 1000.0 AS upstream_ms,
+  client_ip, country, verdict, reason, rule, shadow_limit, would_deny, would_deny_rule, ban_source, status,
+  duration_us / 1000.0 AS duration_ms, upstream_us / 1000.0 AS upstream_ms, gate_us / 1000.0 AS gate_ms,
   bytes_in, bytes_out, user_agent, tunnel, tables_seq, modes, answered, mismatches, complete
 FROM events;
 ";
@@ -254,7 +307,7 @@ pub(super) fn first_listeners() -> String {
 }
 
 /// Tables, indexes and views besides those of [`StoreTable`].
-const OTHER_OBJECTS: [&str; 24] = [
+const OTHER_OBJECTS: [&str; 29] = [
     "ban_source_status",
     "change_log",
     "former_rows",
@@ -267,6 +320,7 @@ const OTHER_OBJECTS: [&str; 24] = [
     "events",
     "events_timestamp",
     "events_open",
+    "events_mismatched",
     "check_counts",
     "seen_addresses",
     "idempotency_keys",
@@ -276,15 +330,19 @@ const OTHER_OBJECTS: [&str; 24] = [
     "top_values",
     "auto_ban_history",
     "auto_ban_history_forget_at",
+    "rollout_runs",
+    "rollout_figures",
+    "rollout_notices",
     "audit",
     "audit_target",
+    "audit_kind_at",
     "traffic_events",
 ];
 
 /// Creates what is missing of tables, indexes and the view.
 pub(super) fn create() -> String {
     let documents = DocumentKind::ALL.map(document_table).concat();
-    [TABLES, &documents, EVENTS_OPEN, VIEW].concat()
+    [TABLES, &documents, EVENTS_OPEN, EVENTS_MISMATCHED, VIEW].concat()
 }
 
 fn document_table(kind: DocumentKind) -> String {
@@ -310,14 +368,14 @@ pub(super) fn objects() -> impl Iterator<Item = &'static str> {
 pub(super) fn triggers() -> impl Iterator<Item = (String, String)> {
     let tables = StoreTable::ALL.into_iter().map(|table| LoggedTable {
         name: table.name(),
-        key: table.key_column(),
+        keys: [table.key_of("OLD"), table.key_of("NEW")],
         // A set whose source has the same as before is none that gateways have to follow.
         columns: if table == StoreTable::SourceSets { " OF name, entries" } else { "" },
         was: former_values(table),
     });
     let tokens = LoggedTable {
         name: TOKENS,
-        key: "hash",
+        keys: ["OLD.hash".to_owned(), "NEW.hash".to_owned()],
         // Not when they were last used.
         columns: " OF hash, name, role, node, expires_at",
         was: quoted(&["name", "role", "node", "expires_at"]),
@@ -332,6 +390,7 @@ pub(in super::super) const TOKENS: &str = "tokens";
 fn former_values(table: StoreTable) -> String {
     match table {
         StoreTable::Ip => quoted(&["status", "reason", "expires_at", "source"]),
+        StoreTable::ScopedBans => quoted(&["status", "reason", "expires_at"]),
         StoreTable::Flags => quoted(&["value"]),
         StoreTable::Countries => {
             format!("{} || ',' || length(OLD.data)", quoted(&["source", "imported_at"]))
@@ -352,7 +411,8 @@ fn quoted(columns: &[&str]) -> String {
 /// A table whose changes are logged.
 struct LoggedTable {
     name: &'static str,
-    key: &'static str,
+    /// The key of the row before a change, and after it, as SQL.
+    keys: [String; 2],
     /// Which columns' updates are logged; empty: all.
     columns: &'static str,
     /// Former values, as SQL.
@@ -361,27 +421,27 @@ struct LoggedTable {
 
 impl LoggedTable {
     fn triggers(self) -> [(String, String); 3] {
-        let Self { name, key, columns, was } = self;
+        let Self { name, keys: [old, new], columns, was } = self;
         // A key that was changed is followed by a mark and by the new key.
         let moved = [("", was.as_str()), (MOVED, "NULL")].map(|(mark, was)| {
             format!(
-                "INSERT INTO change_log (tbl, key, was) SELECT '{mark}{name}', OLD.{key}, {was} WHERE OLD.{key} IS NOT NEW.{key};"
+                "INSERT INTO change_log (tbl, key, was) SELECT '{mark}{name}', {old}, {was} WHERE {old} IS NOT {new};"
             )
         });
         let update = format!(
-            "INSERT INTO change_log (tbl, key, was) VALUES ('{name}', NEW.{key}, CASE WHEN OLD.{key} IS NEW.{key} THEN {was} END);"
+            "INSERT INTO change_log (tbl, key, was) VALUES ('{name}', {new}, CASE WHEN {old} IS {new} THEN {was} END);"
         );
         [
             (
                 "inserted",
                 "INSERT".to_owned(),
-                format!("INSERT INTO change_log (tbl, key) VALUES ('{name}', NEW.{key});"),
+                format!("INSERT INTO change_log (tbl, key) VALUES ('{name}', {new});"),
             ),
             ("updated", format!("UPDATE{columns}"), format!("{} {update}", moved.join(" "))),
             (
                 "deleted",
                 "DELETE".to_owned(),
-                format!("INSERT INTO change_log (tbl, key, was) VALUES ('{name}', OLD.{key}, {was});"),
+                format!("INSERT INTO change_log (tbl, key, was) VALUES ('{name}', {old}, {was});"),
             ),
         ]
         .map(|(suffix, event, body)| {

@@ -8,8 +8,8 @@ use crate::store::sqlite::{audit, meta};
 pub(super) const OLDEST: i64 = 3;
 
 /// What makes the next version of each, from [`OLDEST`] on.
-const STEPS: [fn(&Connection) -> rusqlite::Result<()>; 8] =
-    [from_3, from_4, from_5, from_6, from_7, from_8, from_9, from_10];
+const STEPS: [fn(&Connection) -> rusqlite::Result<()>; 12] =
+    [from_3, from_4, from_5, from_6, from_7, from_8, from_9, from_10, from_11, from_12, from_13, from_14];
 
 /// Upgrades a database of version `found`, in the write transaction that `conn` is in.
 pub(super) fn run(conn: &Connection, found: i64) -> rusqlite::Result<()> {
@@ -85,15 +85,52 @@ fn from_10(conn: &Connection) -> rusqlite::Result<()> {
     )
 }
 
+/// Events and statistics have the gate's own time; what is stored already has none. The index of events of
+/// which a check in shadow differed is created with all that is missing.
+fn from_11(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch(
+        "DROP VIEW IF EXISTS traffic_events;
+         ALTER TABLE events ADD COLUMN gate_us INTEGER;",
+    )?;
+    // Before version 7 there were no statistics.
+    match conn.prepare("SELECT 1 FROM rollups") {
+        Ok(_) => conn.execute_batch("ALTER TABLE rollups ADD COLUMN gate BLOB NOT NULL DEFAULT x''"),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Events say whose lists have the ban that denied a request, or would have. The view is created with all that is missing.
+fn from_12(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch(
+        "DROP VIEW IF EXISTS traffic_events;
+         ALTER TABLE events ADD COLUMN ban_source TEXT;",
+    )
+}
+
+/// Bans may apply at some hostnames or routes only: they have a table of their own, which is created with all that
+/// is missing.
+fn from_13(_: &Connection) -> rusqlite::Result<()> {
+    Ok(())
+}
+
+/// There are rollouts, in tables that are created with all that is missing.
+fn from_14(_: &Connection) -> rusqlite::Result<()> {
+    Ok(())
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     /// Makes a database of version 3 with a token, a change and its audit of one of this version.
     pub(in super::super) const BACK_TO_3: &str = "
 DROP VIEW traffic_events;
+DROP INDEX events_mismatched;
+ALTER TABLE events DROP COLUMN ban_source;
 ALTER TABLE events DROP COLUMN would_deny;
 ALTER TABLE events DROP COLUMN would_deny_rule;
+ALTER TABLE events DROP COLUMN gate_us;
 DROP TRIGGER ip_monitor_updated;
 DROP TRIGGER ip_monitor_deleted;
+DROP TABLE scoped_bans;
 DROP TABLE idempotency_keys;
 DROP TABLE ban_sources;
 DROP TABLE ban_source_sets;
@@ -103,6 +140,10 @@ DROP TABLE rollup_keys;
 DROP TABLE top_values;
 DROP TABLE listeners;
 DROP TABLE auto_bans;
+DROP TABLE rollouts;
+DROP TABLE rollout_runs;
+DROP TABLE rollout_figures;
+DROP TABLE rollout_notices;
 DROP TABLE auto_ban_history;
 DROP TRIGGER audit_changed;
 DROP TRIGGER audit_removed;

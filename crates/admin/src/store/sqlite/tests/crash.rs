@@ -5,12 +5,15 @@ use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
+
+use tidegate_policy::flags::Modes;
 
 use super::support::{foreign_connection, select_tables};
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::tests::support::{ban, batch, block_on, gateway, open, post_of};
-use crate::store::{Append, Store};
+use crate::store::{Append, Change, MeasuredStage, Measuring, RecordedBefore, RolloutStep, Store};
 
 const DATABASE: &str = "TIDEGATE_TEST_CRASH_DATABASE";
 const FROM: &str = "TIDEGATE_TEST_CRASH_FROM";
@@ -23,7 +26,10 @@ fn nth(index: u64) -> Append {
     let first = index * RUN + 1;
     let runs = (0..SOURCES).map(|source| {
         let mut run = batch(source, first, first + RUN - 1);
-        run.events.iter_mut().for_each(|event| event.client = Some(client(event.number)));
+        for event in &mut run.events {
+            event.client = Some(client(event.number));
+            (event.modes, event.tables_seq) = (Some(Modes::default()), u64::MAX);
+        }
         run
     });
     post_of(runs.collect())
@@ -109,10 +115,37 @@ fn serve_and_kill(service: &str, path: &Path, from: u64, posts: usize, moment: D
     next
 }
 
+/// Begins to measure a stage of a rollout that all requests count in.
+fn begin_measurement(path: &Path) {
+    let stage = MeasuredStage {
+        run: 1,
+        number: 1,
+        slice_ms: 1_000,
+        spans: tidegate_rollout::figures::Spans::default(),
+        shared_flags: Vec::new(),
+        scoped_flags: Vec::new(),
+        next_shares: Vec::new(),
+        before: RecordedBefore::default(),
+    };
+    let step = RolloutStep {
+        name: "r".to_owned(),
+        follows: 0,
+        state: "{}".to_owned(),
+        is_active: true,
+        expected_flags: Vec::new(),
+        set_flags: Vec::new(),
+        measuring: Measuring::Begin(stage),
+        notices: Vec::new(),
+        summary: None,
+    };
+    SqliteStore::commit_beside(path, &Change::StepRollout(Arc::new(step)), &"test".into()).unwrap();
+}
+
 #[test]
 fn nothing_is_lost_and_nothing_twice_when_the_service_is_killed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tidegate.db");
+    begin_measurement(&path);
     let (mut next, mut kills) = (0, 0u64);
     while next < POSTS {
         // Any moments will do: kills are spread over all of them.
@@ -138,6 +171,10 @@ fn nothing_is_lost_and_nothing_twice_when_the_service_is_killed() {
         assert_eq!((seen.len(), seen.iter().map(|row| row.count).sum::<u64>()), (100, all));
         let banned: BTreeSet<String> = select_tables(&path).ips.into_keys().collect();
         assert_eq!(banned, (0..POSTS).map(address).collect());
+        let figures = store.stage_figures("r", 1, 1).await.unwrap();
+        assert_eq!((figures.requests(), figures.whole().control.requests), (all, 0));
+        let by_client = figures.clients.values().map(|groups| groups.treated.requests);
+        assert_eq!(by_client.sum::<u64>(), all);
     });
 }
 

@@ -1,10 +1,26 @@
 //! Searching the stored events.
 
-use tidegate_policy::wire::event::TrafficEvent;
+use tidegate_policy::check::Check;
+use tidegate_policy::wire::event::{Mismatch, TrafficEvent};
 
 use super::support::{foreign_connection, test_store};
 use crate::store::tests::support::{batch_of, block_on, gateway, open, post_of};
-use crate::store::{EventFilter, EventTail, Store};
+use crate::store::{EventFilter, EventTail, MismatchFilter, Store};
+
+/// One of the check `ip` for every tenth event, and one of `route` besides for every twentieth, of tables that were
+/// behind.
+fn mismatches(number: u64) -> Vec<Mismatch> {
+    let of = |check, cached_seq| {
+        let [direct, cached] = ["one", "other"].map(str::to_owned);
+        Mismatch { check, direct, cached, direct_seq: 9, cached_seq }
+    };
+    let found = [(10, of(Check::Ip, 9)), (20, of(Check::Route, 8))];
+    found.into_iter().filter(|(of, _)| number.is_multiple_of(*of)).map(|(_, found)| found).collect()
+}
+
+fn mismatched(check: Option<Check>, lagging: Option<bool>) -> EventFilter {
+    EventFilter { mismatch: Some(MismatchFilter { check, lagging }), ..EventFilter::default() }
+}
 
 fn event(number: u64) -> TrafficEvent {
     TrafficEvent {
@@ -18,6 +34,7 @@ fn event(number: u64) -> TrafficEvent {
         }),
         client: Some([192, 0, 2, (number % 4) as u8].into()),
         status: Some(if number.is_multiple_of(5) { 404 } else { 200 }),
+        mismatches: mismatches(number),
         ..TrafficEvent::default()
     }
 }
@@ -41,6 +58,10 @@ fn pages_are_all_events_newest_first_whatever_their_size() {
                 EventFilter { client: Some("192.0.2.2/31".parse().unwrap()), ..EventFilter::default() },
                 (1..=60).filter(|n| n % 4 >= 2).collect(),
             ),
+            (mismatched(None, None), (1..=6).map(|n| n * 10).collect()),
+            (mismatched(Some(Check::Ip), Some(false)), (1..=6).map(|n| n * 10).collect()),
+            (mismatched(None, Some(true)), (1..=3).map(|n| n * 20).collect()),
+            (mismatched(Some(Check::Ip), Some(true)), vec![]),
             (EventFilter { path_prefix: Some("/p/6".into()), ..EventFilter::default() }, vec![6, 60]),
             (
                 EventFilter {
@@ -93,4 +114,20 @@ fn who_follows_gets_each_ended_event_once_and_is_told_what_it_missed() {
         let tail = home.store.events_after(&all, Some(first as u64 - 6), 100).await.unwrap();
         assert_eq!((tail.skipped, tail.rows.len(), tail.rows[0].number), (5, 20, 11));
     });
+}
+
+#[test]
+fn events_that_differed_are_found_by_their_own_index() {
+    let home = test_store();
+    let conn = foreign_connection(&home.path);
+    let plan: String = conn
+        .query_row(
+            "EXPLAIN QUERY PLAN SELECT id FROM events
+             WHERE mismatches IS NOT NULL AND timestamp >= ?1 AND timestamp <= ?2 AND (timestamp < ?2 OR id <= ?3)
+             ORDER BY timestamp DESC, id DESC",
+            ["", "~", "0"],
+            |row| row.get(3),
+        )
+        .unwrap();
+    assert!(plan.contains("INDEX events_mismatched (timestamp>? AND timestamp<?)"), "{plan}");
 }

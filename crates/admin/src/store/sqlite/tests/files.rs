@@ -13,6 +13,7 @@ use tidegate_policy::wire::event::Mismatch;
 use super::support::{
     TestFollower, TestStore, foreign_connection, noticed, select_tables, sqlite3_cli, test_store,
 };
+use crate::store::Append;
 use crate::store::sqlite::file::beside;
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::tests::support::{ban, batch, block_on, keys, post_of, until};
@@ -270,7 +271,8 @@ async fn the_view_is_as_people_ask_it() {
     events.events[0].mismatches =
         vec![Mismatch { check: Check::Geo, direct, cached, direct_seq: 3, cached_seq: 2 }];
     events.events[1].time_ms = u64::MAX;
-    home.store.append(post_of(vec![events])).await.unwrap();
+    let ban_sources = [((events.source, 1), "drop,own".into())].into();
+    home.store.append(Append { ban_sources, ..post_of(vec![events]) }).await.unwrap();
     let conn = foreign_connection(&home.path);
     let ask = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!(ask("SELECT count(*) FROM traffic_events WHERE timestamp > datetime('now', '-5 minutes')"), 2);
@@ -280,6 +282,7 @@ async fn the_view_is_as_people_ask_it() {
                AND path = '/\u{fffd}' AND duration_ms = 1.5 AND client_ip = '2001:db8::1' AND country = 'DE'
                AND template = '/repos/{owner}' AND shadow_limit = 'logins'
                AND would_deny = 'ip_banned' AND would_deny_rule = '192.0.2.0/24'
+               AND ban_source = 'drop,own'
                AND modes = 'ip=direct,geo=shadow,route=direct,parallel=on,async=off'
                AND answered = 'ip=unneeded,geo=direct,route=unneeded'
                AND mismatches ->> '$[0].check' = 'geo' AND mismatches ->> '$[0].direct' = 'DE'

@@ -24,7 +24,7 @@ const PROGRAMS: [(&str, Program); 2] = [
 ];
 
 /// What people do with SQL: the rows before, and the statements.
-const STATEMENTS: [(&str, &str); 12] = [
+const STATEMENTS: [(&str, &str); 13] = [
     ("", "INSERT INTO ip_monitor (ip, status, updated_at) VALUES ('5.6.7.8','banned',datetime('now'))"),
     (
         "INSERT INTO ip_monitor (ip, reason) VALUES ('1.1.1.1', 'old'), ('2.2.2.2', 'old')",
@@ -59,6 +59,13 @@ const STATEMENTS: [(&str, &str); 12] = [
         "",
         "BEGIN; INSERT INTO ip_monitor (ip) VALUES ('1.1.1.1'); ROLLBACK;
          INSERT INTO ip_monitor (ip) VALUES ('2.2.2.2')",
+    ),
+    (
+        "INSERT INTO scoped_bans (ip, applies_to) VALUES ('1.1.1.1', '{}'), ('1.1.1.1', 'a'), ('2.2.2.2', 'a b')",
+        "UPDATE OR REPLACE scoped_bans SET applies_to = '{}' WHERE applies_to = 'a';
+         UPDATE scoped_bans SET source = 's', status = 'watched' WHERE ip = '2.2.2.2';
+         REPLACE INTO scoped_bans (ip, applies_to, reason) VALUES ('1.1.1.1', '{}', 'x'), ('', '', 'y');
+         INSERT INTO scoped_bans (ip, applies_to, source) VALUES ('1.1.1.1', '{}', 't'); DELETE FROM scoped_bans WHERE source = 't'",
     ),
     // Invalid rows are passed on as they are.
     (
@@ -98,7 +105,7 @@ async fn what_people_write_is_heard_of_and_read_as_a_select_has_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn values_that_make_no_sense_are_read_as_text() {
     let home = test_store();
-    foreign_connection(&home.path).execute_batch(STATEMENTS[11].1).unwrap();
+    foreign_connection(&home.path).execute_batch(STATEMENTS[12].1).unwrap();
     let has = TestFollower::new(&home.store).await.has;
     let keys: Vec<&str> = has.ips.keys().map(String::as_str).collect();
     assert_eq!(keys, ["", "1.2.3.4/99", "12", "not an address", "\u{fffd}1"]);

@@ -58,6 +58,25 @@ async fn what_another_program_writes_is_told_with_what_was_before() {
     assert_eq!(told(&row), ("unban", "1.1.1.1", banned("1.1.1.1", Value::Null), Value::Null, None));
     let row = after("REPLACE INTO ip_monitor (ip, status) VALUES ('2.2.2.2', 'allowed')").await;
     assert_eq!((row.kind.as_str(), told(&row).2), ("ip-monitor", banned("2.2.2.2", Value::Null)));
+    // Of one address there are several rows with a scope beside that of ip_monitor.
+    let at = |scope: &str, reason| {
+        let mut row = banned("2.2.2.2", reason);
+        row["applies_to"] = serde_json::from_str(scope).unwrap();
+        row
+    };
+    for (scope, reason) in [(r#"{"routes":["a"]}"#, "one"), (r#"{"routes":["b"]}"#, "two")] {
+        let insert = format!(
+            "INSERT INTO scoped_bans (ip, applies_to, reason) VALUES ('2.2.2.2', '{scope}', '{reason}')"
+        );
+        let row = after(&insert).await;
+        assert_eq!(told(&row), ("ban", "2.2.2.2", Value::Null, at(scope, json!(reason)), None));
+    }
+    let a = r#"{"routes":["a"]}"#;
+    let row = after(&format!("REPLACE INTO scoped_bans (ip, applies_to) VALUES ('2.2.2.2', '{a}')")).await;
+    assert_eq!(told(&row), ("ban", "2.2.2.2", at(a, json!("one")), at(a, Value::Null), None));
+    let row = after("REPLACE INTO ip_monitor (ip) VALUES ('2.2.2.2')").await;
+    let allowed = json!({ "ip": "2.2.2.2", "status": "allowed", "reason": null, "expires_at": null });
+    assert_eq!(told(&row), ("ban", "2.2.2.2", allowed, banned("2.2.2.2", Value::Null), None));
     let row = after("INSERT INTO flags (name, value) VALUES ('f', 'true')").await;
     assert_eq!(told(&row), ("flag", "f", Value::Null, json!(true), None));
     let row = after("INSERT INTO routes (name, document) VALUES ('r', '{}')").await;

@@ -3,7 +3,8 @@
 use super::support::{foreign_connection, test_store};
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::{
-    Changes, CountriesRow, DocumentKind, DocumentRow, FormerRow, FormerRows, IpRow, StoreTable, TableStore,
+    Changes, CountriesRow, DocumentKind, DocumentRow, FormerRow, FormerRows, IpRow, ScopedBanRow, StoreTable,
+    TableStore,
 };
 
 async fn kept(store: &SqliteStore) -> FormerRows {
@@ -22,11 +23,18 @@ async fn former_rows_are_kept_as_they_were_until_others_are() {
         expires_at: None,
         source: Some("drop".into()),
     };
+    let scoped = ScopedBanRow {
+        ip: "9.9.9.9".into(),
+        applies_to: r#"{"routes":["r"]}"#.into(),
+        status: "banned".into(),
+        ..ScopedBanRow::default()
+    };
     let [created_at, updated_at] = [ip.updated_at.clone(), None];
     let route = DocumentRow { name: "r".into(), document: "{}".into(), created_at, updated_at };
     let countries = CountriesRow { source: "s".into(), imported_at: None, table: vec![0, 255, 7] };
     let mut rows = FormerRows::from([
         ((StoreTable::Ip, "9.9.9.9/32".into()), FormerRow::Ip(ip.clone())),
+        ((StoreTable::ScopedBans, scoped.key()), FormerRow::Scoped(scoped)),
         ((StoreTable::Documents(DocumentKind::Route), "r".into()), FormerRow::Document(route)),
         ((StoreTable::Countries, "countries".into()), FormerRow::Countries(countries)),
     ]);

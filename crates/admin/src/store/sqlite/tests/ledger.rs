@@ -93,7 +93,12 @@ impl Model {
             counts.stored += of.stored.len() as u64;
             of.dropped.values().for_each(|&reason| *dropped.entry(reason).or_default() += 1);
             let missing = of.hi - of.stored.len() as u64 - of.dropped.len() as u64;
-            *(if of.dead || of.closed { &mut counts.lost } else { &mut counts.pending }) += missing;
+            let is_over = of.dead || of.closed;
+            let overtaken = of.stored.last().map_or(0, |last| {
+                last.saturating_sub(of.stored.len() as u64).saturating_sub(of.dropped.len() as u64)
+            });
+            *(if is_over { &mut counts.lost } else { &mut counts.pending }) += missing;
+            counts.missing += if is_over { missing } else { overtaken };
             counts.unclosed += u64::from(of.dead && !of.closed);
         }
         counts.dropped = dropped.into_iter().map(|(reason, n)| (reason.name(), n)).collect();

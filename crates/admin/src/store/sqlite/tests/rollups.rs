@@ -9,7 +9,6 @@ use tidegate_policy::flags::Modes;
 use tidegate_policy::wire::event::{OpenEvent, SourceState, TrafficEvent, VerdictCode, VmId};
 
 use super::support::{foreign_connection, test_store, test_store_with};
-use crate::store::histogram::PRECISION;
 use crate::store::sqlite::rollups::RollupState;
 use crate::store::sqlite::rollups::fold;
 use crate::store::sqlite::rollups::made::Random;
@@ -17,8 +16,10 @@ use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::statistics::VERDICTS;
 use crate::store::tests::support::{batch_of, block_on, gateway, post_of, report, until};
 use crate::store::{RequestStats, StatsFilter, Store, TopOf, time_text};
+use tidegate_statistics::histogram::{HistogramSum, PRECISION};
 
-/// Events of the comparison: 100,000; without optimization, which is slow, a fifth.
+/// Events of the comparison with a count: 100,000; without optimization, where these take nine times as long as
+/// a fifth of them (29 s of processor time), a fifth.
 const EVENTS: u64 = if cfg!(debug_assertions) { 20_000 } else { 100_000 };
 
 fn everything() -> StatsFilter {
@@ -31,7 +32,7 @@ fn random_event(number: u64, random: &mut Random) -> TrafficEvent {
     let age = if random.below(10) == 0 { 21 * 86_400_000 } else { 7_200_000 };
     let mut maybe = |value: u64| (random.below(8) > 0).then_some(value);
     let (route, template) = (maybe(0), maybe(0));
-    let (duration_us, upstream_us) = (maybe(1), maybe(1));
+    let (duration_us, upstream_us, gate_us) = (maybe(1), maybe(1), maybe(1));
     let (bytes_in, bytes_out) = (maybe(77), maybe(1_234));
     let verdicts = [VerdictCode::Allow, VerdictCode::Allow, VerdictCode::Deny, VerdictCode::Unseen];
     let verdict = verdicts[random.below(4) as usize];
@@ -51,6 +52,7 @@ fn random_event(number: u64, random: &mut Random) -> TrafficEvent {
         status: [None, Some(200), Some(503)][random.below(3) as usize],
         duration_us: duration_us.map(|_| random.time()),
         upstream_us: upstream_us.map(|_| random.time()),
+        gate_us: gate_us.map(|_| random.below(3) * random.time()),
         bytes_in,
         bytes_out,
         tunnel: random.below(50) == 0,
@@ -60,16 +62,17 @@ fn random_event(number: u64, random: &mut Random) -> TrafficEvent {
     }
 }
 
-/// Stores random events: in batches that come twice, and some open before.
-async fn store_random(store: &SqliteStore, random: &mut Random) {
+/// Stores `count` random events: in batches some of which come twice, and some events open before.
+async fn store_random(store: &SqliteStore, random: &mut Random, count: u64) {
+    let size = count / 40;
     let mut number = 1;
-    while number <= EVENTS {
-        let batch: Vec<_> = (number..number + 500).map(|number| random_event(number, random)).collect();
+    while number <= count {
+        let batch: Vec<_> = (number..number + size).map(|number| random_event(number, random)).collect();
         for event in batch.iter().filter(|event| event.number % 97 == 0) {
             let open = OpenEvent { source: VmId(7), event: TrafficEvent { status: None, ..event.clone() } };
             store.open_event(gateway(1), open).await.unwrap();
         }
-        number += 500;
+        number += size;
         let post = post_of(vec![batch_of(7, batch)]);
         store.append(post.clone()).await.unwrap();
         if random.below(4) == 0 {
@@ -86,10 +89,14 @@ struct Counted {
     counts: Counts,
     durations: Vec<u64>,
     upstream: Vec<u64>,
+    gate: Vec<u64>,
 }
 
-/// Counts over `traffic_events`, by route, template and method.
-fn counted(path: &Path, where_: &str) -> BTreeMap<[String; 3], Counted> {
+/// By route, template and method.
+type CountedPaths = BTreeMap<[String; 3], Counted>;
+
+/// Counts over `traffic_events`; the times are in order.
+fn counted(path: &Path, where_: &str) -> CountedPaths {
     let conn = foreign_connection(path);
     let mut statement = conn
         .prepare(&format!(
@@ -97,12 +104,12 @@ fn counted(path: &Path, where_: &str) -> BTreeMap<[String; 3], Counted> {
                coalesce(status, 0) / 100, verdict = 'deny', coalesce(bytes_in, 0), coalesce(bytes_out, 0),
                coalesce(answered LIKE '%=hit%' OR answered LIKE '%=direct%', 0),
                coalesce(answered LIKE '%=hit%' AND answered NOT LIKE '%=direct%', 0),
-               iif(tunnel, NULL, duration_ms), upstream_ms
+               iif(tunnel, NULL, duration_ms), upstream_ms, gate_ms
              FROM traffic_events WHERE complete = 1 AND {where_}"
         ))
         .unwrap();
     let mut rows = statement.query([]).unwrap();
-    let mut paths: BTreeMap<[String; 3], Counted> = BTreeMap::new();
+    let mut paths = CountedPaths::new();
     while let Some(row) = rows.next().unwrap() {
         let path = paths.entry([0, 1, 2].map(|column| row.get(column).unwrap())).or_default();
         let number = |column| row.get::<_, i64>(column).unwrap() as u64;
@@ -112,6 +119,10 @@ fn counted(path: &Path, where_: &str) -> BTreeMap<[String; 3], Counted> {
         let us = |column| row.get::<_, Option<f64>>(column).unwrap().map(|ms| (ms * 1_000.0).round() as u64);
         path.durations.extend(us(9));
         path.upstream.extend(us(10));
+        path.gate.extend(us(11));
+    }
+    for Counted { durations, upstream, gate, .. } in paths.values_mut() {
+        [durations, upstream, gate].into_iter().for_each(|times| times.sort_unstable());
     }
     paths
 }
@@ -121,8 +132,7 @@ fn counts(stats: &RequestStats) -> Counts {
     ([*requests, *denied, *bytes_in, *bytes_out, *checked, *cached], *classes)
 }
 
-fn assert_times(found: &crate::store::histogram::HistogramSum, mut exact: Vec<u64>) {
-    exact.sort_unstable();
+fn assert_times(found: &HistogramSum, exact: &[u64]) {
     assert_eq!(found.count(), exact.len() as u64);
     for share in [0.5, 0.95, 0.99] {
         let rank = ((exact.len() as f64 * share).ceil() as usize).max(1);
@@ -135,35 +145,64 @@ fn assert_times(found: &crate::store::histogram::HistogramSum, mut exact: Vec<u6
     }
 }
 
-async fn assert_as_counted(store: &SqliteStore, path: &Path) {
-    for (filter, where_) in [
-        (everything(), "true"),
-        (StatsFilter { route: Some("route-1".into()), ..everything() }, "route = 'route-1'"),
+/// What is asked for, and what a count says of it.
+fn count_all(path: &Path) -> Vec<(StatsFilter, CountedPaths)> {
+    let filters = [
+        (everything(), "true", 9),
+        (StatsFilter { route: Some("route-1".into()), ..everything() }, "route = 'route-1'", 9),
         (
             StatsFilter { host: Some("host-1.example".into()), ..everything() },
             "route IS NOT NULL AND host LIKE 'host-1.%'",
+            9,
         ),
-    ] {
-        let mut counted = counted(path, where_);
-        let answer = store.path_stats(filter).await.unwrap();
-        assert!(counted.len() >= 9, "{}", counted.len());
+        (
+            StatsFilter { template: Some("/{part-1}".into()), method: Some("POST".into()), ..everything() },
+            "template = '/{part-1}' AND method = 'POST'",
+            4,
+        ),
+    ];
+    let counted = filters.map(|(filter, where_, least)| {
+        let counted = counted(path, where_);
+        assert!(counted.len() >= least, "{}", counted.len());
+        (filter, counted)
+    });
+    counted.into()
+}
+
+async fn assert_as_counted(store: &SqliteStore, all: &[(StatsFilter, CountedPaths)]) {
+    for (filter, counted) in all {
+        let timeline = store.timeline(filter.clone(), 300).await.unwrap();
+        let by_route = store.path_stats(StatsFilter { by_route: true, ..filter.clone() }).await.unwrap();
+        let answer = store.path_stats(filter.clone()).await.unwrap();
         assert_eq!(answer.total.requests, counted.values().map(|path| path.counts.0[0]).sum::<u64>());
+        assert_eq!(answer.paths.len(), counted.len());
         for path in answer.paths {
-            let wanted = counted.remove(&[path.route, path.template, path.method]).unwrap();
+            let wanted = &counted[&[path.route, path.template, path.method]];
             assert_eq!(counts(&path.stats), wanted.counts);
-            assert_times(&path.stats.duration, wanted.durations);
-            assert_times(&path.stats.upstream, wanted.upstream);
+            assert_times(&path.stats.duration, &wanted.durations);
+            assert_times(&path.stats.upstream, &wanted.upstream);
+            assert_times(&path.stats.gate, &wanted.gate);
         }
-        assert!(counted.is_empty());
+        // The same in other parts.
+        assert_eq!(by_route.total, answer.total);
+        assert!(by_route.paths.len() <= 4 && by_route.paths.iter().all(|path| path.template.is_empty()));
+        let [mut duration, mut gate] = [HistogramSum::default(), HistogramSum::default()];
+        for point in timeline {
+            assert!(point.at % point.seconds == 0 && point.seconds >= 300);
+            duration.add_sum(&point.duration);
+            gate.add_sum(&point.gate);
+        }
+        assert_eq!((duration, gate), (answer.total.duration, answer.total.gate));
     }
 }
 
 #[test]
 fn paths_agree_with_a_count_over_the_events_by_the_minute_and_by_the_day() {
     let home = test_store();
-    block_on(async {
-        store_random(&home.store, &mut Random(7)).await;
-        assert_as_counted(&home.store, &home.path).await;
+    let counted = block_on(async {
+        store_random(&home.store, &mut Random(7), EVENTS).await;
+        let counted = count_all(&home.path);
+        assert_as_counted(&home.store, &counted).await;
         let conn = foreign_connection(&home.path);
         let all: i64 =
             conn.query_row("SELECT count(*) FROM events WHERE complete = 1", [], |r| r.get(0)).unwrap();
@@ -177,6 +216,7 @@ fn paths_agree_with_a_count_over_the_events_by_the_minute_and_by_the_day() {
             let count: i64 = conn.query_row(count, [verdict], |row| row.get(0)).unwrap();
             assert_eq!(sum, count as u64, "{verdict}");
         }
+        counted
     });
     let path = home.path.clone();
     drop(home.store);
@@ -193,7 +233,7 @@ fn paths_agree_with_a_count_over_the_events_by_the_minute_and_by_the_day() {
             (spans == 0).then_some(())
         })
         .await;
-        assert_as_counted(&store, &path).await;
+        assert_as_counted(&store, &counted).await;
     });
 }
 
@@ -293,7 +333,7 @@ fn frequent_values_are_the_same_after_a_restart() {
         all
     };
     let (before, kept) = block_on(async {
-        store_random(&home.store, &mut Random(5)).await;
+        store_random(&home.store, &mut Random(5), 20_000).await;
         (top(&home.store).await, home.directory)
     });
     let denied: i64 = foreign_connection(&path)

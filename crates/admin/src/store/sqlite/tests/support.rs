@@ -10,8 +10,8 @@ use rusqlite::Connection;
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::tests::support::until;
 use crate::store::{
-    Changes, CountriesRow, DocumentKind, DocumentRow, FlagRow, IpRow, PerDocumentKind, SourceSetRow, Store,
-    StoreTable,
+    Changes, CountriesRow, DocumentKind, DocumentRow, FlagRow, IpRow, PerDocumentKind, ScopedBanRow,
+    SourceSetRow, Store, StoreTable,
 };
 
 /// A store, and where its file is.
@@ -57,6 +57,7 @@ pub(super) fn sqlite3_cli(path: &Path, sql: &[&str]) -> bool {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct SelectedTables {
     pub(super) ips: BTreeMap<String, IpRow>,
+    pub(super) scoped: BTreeMap<String, ScopedBanRow>,
     pub(super) flags: BTreeMap<String, FlagRow>,
     pub(super) countries: Option<CountriesRow>,
     pub(super) source_sets: BTreeMap<String, SourceSetRow>,
@@ -101,7 +102,27 @@ pub(super) fn select_tables(path: &Path) -> SelectedTables {
                 let (ip, status) = (text(&c[0]).unwrap(), text(&c[1]).unwrap());
                 let [reason, created_at, updated_at, expires_at, source] =
                     [2, 3, 4, 5, 6].map(|i| text(&c[i]));
-                (ip.clone(), IpRow { ip, status, reason, created_at, updated_at, expires_at, source })
+                let row = IpRow { ip, status, reason, created_at, updated_at, expires_at, source };
+                (row.ip.clone(), row)
+            },
+        ),
+        scoped: all(
+            &conn,
+            "SELECT ip, applies_to, source, status, reason, created_at, updated_at, expires_at FROM scoped_bans",
+            |c| {
+                let [ip, applies_to, source, status] = [0, 1, 2, 3].map(|i| text(&c[i]).unwrap());
+                let [reason, created_at, updated_at, expires_at] = [4, 5, 6, 7].map(|i| text(&c[i]));
+                let row = ScopedBanRow {
+                    ip,
+                    applies_to,
+                    source,
+                    status,
+                    reason,
+                    created_at,
+                    updated_at,
+                    expires_at,
+                };
+                (row.key(), row)
             },
         ),
         flags: all(&conn, "SELECT name, value, updated_at FROM flags", |c| {
@@ -152,6 +173,7 @@ impl TestFollower {
         self.seq = all.seq;
         self.has = SelectedTables {
             ips: all.ips.into_iter().map(|row| (row.ip.clone(), row)).collect(),
+            scoped: all.scoped.into_iter().map(|row| (row.key(), row)).collect(),
             flags: all.flags.into_iter().map(|row| (row.name.clone(), row)).collect(),
             countries: all.countries,
             source_sets: all.source_sets.into_iter().map(|row| (row.name.clone(), row)).collect(),
@@ -169,6 +191,7 @@ impl TestFollower {
                 assert!(seq >= self.seq);
                 self.seq = seq;
                 put(&mut self.has.ips, rows.ips);
+                put(&mut self.has.scoped, rows.scoped);
                 put(&mut self.has.flags, rows.flags);
                 put(&mut self.has.source_sets, rows.source_sets);
                 for kind in DocumentKind::ALL {

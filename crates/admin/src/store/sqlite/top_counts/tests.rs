@@ -17,7 +17,7 @@ fn database() -> Connection {
 fn request(path: &str) -> NewCounts {
     let mut new = NewCounts::default();
     let event = TrafficEvent { path: Some(path.as_bytes().to_vec()), ..TrafficEvent::default() };
-    new.add_values(&event);
+    new.add_values(&event, None);
     new
 }
 

@@ -19,6 +19,7 @@ use crate::store::sqlite::ledger::{self, Ledger};
 use crate::store::sqlite::open_events;
 use crate::store::sqlite::queue::HousekeepingStep;
 use crate::store::sqlite::recording_stats;
+use crate::store::sqlite::rollout_figures::StageCounts;
 use crate::store::sqlite::rollups::fold;
 use crate::store::sqlite::tokens;
 use crate::store::sqlite::top_counts;
@@ -43,7 +44,7 @@ impl Writer {
     fn run_step(&self, step: &HousekeepingStep) -> rusqlite::Result<u64> {
         let (conn, now) = (&self.conn, time_text::now_ms());
         match step {
-            HousekeepingStep::DropExpired(rows) => ip_monitor::drop_expired(conn, rows),
+            HousekeepingStep::DropExpired(table, rows) => ip_monitor::drop_expired(conn, *table, rows),
             HousekeepingStep::KeepFormer(changes) => former_rows::write(conn, changes),
             HousekeepingStep::TokensUsed(uses) => tokens::note_used(conn, uses),
             HousekeepingStep::TrimAutoBans => auto_bans::trim(conn, now, MAX_ROWS / 2),
@@ -74,7 +75,7 @@ impl Writer {
         self.database.top_counts.with(&self.conn, |_| Ok(()))?;
         let mut ledger = Ledger::new(&self.conn, now, self.database.options.pending_for);
         let no_hits = NewHits::new(Arc::default());
-        let mut counts = EventCounts::new(self.database.options.statistics, no_hits);
+        let mut counts = EventCounts::new(self.database.options.statistics, no_hits, StageCounts::default());
         let mut given_up = 0;
         for &open in opens {
             if let Some(event) = open_events::give_up(&self.conn, &mut ledger, open, now)? {

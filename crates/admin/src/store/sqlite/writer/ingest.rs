@@ -13,6 +13,7 @@ use crate::store::sqlite::error::sql_error;
 use crate::store::sqlite::ledger::{self, Ledger, RefusedClaims};
 use crate::store::sqlite::queue::{IngestJob, Job, Queued};
 use crate::store::sqlite::recording_stats;
+use crate::store::sqlite::rollout_figures::StageCounts;
 use crate::store::{StoreError, time_text};
 
 /// Sources that are closed at a time.
@@ -111,7 +112,8 @@ fn store_jobs(
     };
     let ledger = || Ledger::new(conn, now, database.options.pending_for);
     let hits = NewHits::new(database.auto_bans.rules());
-    let counts = EventCounts::new(database.options.statistics, hits);
+    let counts =
+        EventCounts::new(database.options.statistics, hits, StageCounts::load(conn, &database.slice_clock)?);
     let budget = Budget::new(jobs.iter().map(|waiting| waiting.job.work()).sum());
     let mut step = AppendTransaction::new(conn, ledger(), budget, counts)?;
     let mut progress = Vec::with_capacity(jobs.len());

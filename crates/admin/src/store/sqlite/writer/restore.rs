@@ -6,6 +6,7 @@ use super::{TransactionEnd, Writer};
 use crate::store::sqlite::backup;
 use crate::store::sqlite::error::{failed, sql_error};
 use crate::store::sqlite::queue::RestoreJob;
+use crate::store::sqlite::tokens;
 use crate::store::{Restored, StoreError};
 
 /// What the audit calls what was put back.
@@ -39,6 +40,7 @@ impl Writer {
 
     fn restore_attached(&mut self, job: &RestoreJob, deadline: Instant) -> Result<Restored, StoreError> {
         self.begin(deadline)?;
+        tokens::check_author(&self.conn, &job.by)?;
         let before = self.conn.total_changes();
         let restored = backup::put_back_attached(&self.conn, NAME, &job.by).map_err(|e| sql_error(&e))?;
         match self.end(before)? {

@@ -10,7 +10,7 @@ use crate::store::sqlite::open_events;
 use crate::store::sqlite::queue::{Job, OpenJob, Queued, UrgentJob};
 use crate::store::sqlite::recording_stats;
 use crate::store::sqlite::schema::read_state;
-use crate::store::sqlite::writes;
+use crate::store::sqlite::{tokens, writes};
 use crate::store::{Committed, StoreError, time_text};
 
 impl Writer {
@@ -79,9 +79,10 @@ impl Writer {
 
     fn one_urgent(&mut self, job: &UrgentJob) -> Result<Committed, StoreError> {
         let (conn, aliases) = (&self.conn, &mut self.aliases);
+        tokens::check_author(conn, &job.by)?;
         let mut run = || -> rusqlite::Result<Committed> {
             conn.execute_batch("SAVEPOINT job")?;
-            let only_if = job.options.only_if.as_ref();
+            let only_if = &job.options.only_if;
             let done = writes::apply(conn, aliases, &job.change, job.plan.as_ref(), &job.by, only_if)?;
             if !job.options.dry_run {
                 conn.execute_batch("RELEASE job")?;

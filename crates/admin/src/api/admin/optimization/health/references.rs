@@ -58,6 +58,24 @@ pub fn listeners(snapshot: &Snapshot) -> Option<Finding> {
     Some(FindingCode::UnknownListener.says(detail))
 }
 
+/// Routes that bans apply to but that do not exist.
+pub fn routes_of_bans(snapshot: &Snapshot) -> Option<Finding> {
+    let named: BTreeSet<&str> =
+        snapshot.scopes().flat_map(|scope| scope.routes.iter().map(String::as_str)).collect();
+    let missing: Vec<_> =
+        named.into_iter().filter(|id| !snapshot.routes.in_force.contains_key(*id)).collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let shown: Vec<_> = missing.iter().take(SHOWN_ROUTES).map(|id| format!("`{id}`")).collect();
+    let detail = format!(
+        "routes that bans or sources apply to and that are not there: {}; nobody is banned there: {}",
+        missing.len(),
+        shown.join(", ")
+    );
+    Some(FindingCode::BanRouteMissing.says(detail))
+}
+
 /// Routes that limits name but that do not exist.
 pub fn routes(snapshot: &Snapshot) -> Option<Finding> {
     let missing = snapshot.missing_routes();

@@ -13,7 +13,7 @@ const SHOWN_MISSING: usize = 5;
 
 /// Whether any check is in shadow.
 pub fn is_any_in_shadow(flags: &Flags) -> bool {
-    Check::ALL.into_iter().any(|check| flags.get(flag_of_check(check)) == FlagState::Shadow)
+    Check::ALL.into_iter().any(|check| *flags.get(flag_of_check(check)) == FlagState::Shadow)
 }
 
 /// Mismatches of checks in shadow between gateways' tables and database. Those where the tables
@@ -22,7 +22,7 @@ pub fn shadow(flags: &Flags, counts: &PerCheck<CheckCounts>) -> Vec<Finding> {
     let finding = |check: Check| {
         let flag = flag_of_check(check);
         let CheckCounts { compared, mismatched, lagging, .. } = *counts.get(check);
-        if flags.get(flag) != FlagState::Shadow || mismatched == 0 {
+        if *flags.get(flag) != FlagState::Shadow || mismatched == 0 {
             return None;
         }
         let flag = flag.name();
@@ -72,9 +72,9 @@ mod tests {
 
     use super::*;
 
-    fn codes(flags: Flags, route: CheckCounts) -> Vec<&'static str> {
+    fn codes(flags: &Flags, route: CheckCounts) -> Vec<&'static str> {
         let counts = PerCheck { route, ..PerCheck::default() };
-        shadow(&flags, &counts).into_iter().map(|finding| finding.code).collect()
+        shadow(flags, &counts).into_iter().map(|finding| finding.code).collect()
     }
 
     #[test]
@@ -82,9 +82,9 @@ mod tests {
         let shadow = Flags::default().with(Flag::RouteCache, FlagState::Shadow);
         let counts =
             |mismatched, lagging| CheckCounts { compared: 9, mismatched, lagging, ..Default::default() };
-        assert_eq!(codes(shadow, counts(0, 0)), [""; 0]);
-        assert_eq!(codes(shadow, counts(2, 2)), ["shadow_lagging"]);
-        assert_eq!(codes(shadow, counts(3, 2)), ["shadow_mismatch"]);
-        assert_eq!(codes(Flags::all_on(), counts(3, 2)), [""; 0]);
+        assert_eq!(codes(&shadow, counts(0, 0)), [""; 0]);
+        assert_eq!(codes(&shadow, counts(2, 2)), ["shadow_lagging"]);
+        assert_eq!(codes(&shadow, counts(3, 2)), ["shadow_mismatch"]);
+        assert_eq!(codes(&Flags::all_on(), counts(3, 2)), [""; 0]);
     }
 }

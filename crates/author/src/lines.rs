@@ -7,6 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 
 /// The line, from 1, on which the value at `pointer` begins in the document with this number, from
 /// 0; where it is not there, its nearest parent. `None`: there is no such document.
+#[must_use]
 pub fn line_of(bytes: &[u8], document: usize, pointer: &str) -> Option<usize> {
     let path: Vec<String> =
         pointer.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~")).collect();
