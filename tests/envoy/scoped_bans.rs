@@ -78,9 +78,7 @@ fn each_denies_where_it_applies_on_every_worker_and_nowhere_else() {
         check(connection, "in shadow", &cases).unwrap();
     }
     stack.all_flags(true).unwrap();
-    let stats = stack.stats().unwrap();
-    let count = |what: &str| stats.get(&format!("wasmcustom.tidegate.shadow.ip.{what}")).unwrap_or_default();
-    assert_eq!((count("mismatched"), count("compared") >= 20), (0, true), "{}", count("compared"));
+    stack.counted("tidegate.shadow.ip.compared", 20).unwrap();
 
     let explain = |host: &str, path: &str| {
         let target = format!("/api/admin/explain?ip={CLIENT}&host={host}&path={path}");
@@ -100,7 +98,7 @@ fn each_denies_where_it_applies_on_every_worker_and_nowhere_else() {
     let nowhere = [(CLIENT, "a.example", "/api", false), (CLIENT, "b.example", "/", false)];
     stack.everywhere(|connection, at| check(connection, at, &nowhere)).unwrap();
     let whole = stack.recorded(PATIENCE).unwrap();
-    assert!(whole.is_whole(), "{whole:?}");
+    assert!(whole.is_whole() && whole.checks.ip.mismatched == 0, "{whole:?}");
     let denied = "SELECT count(*) FROM traffic_events WHERE verdict = 'deny' AND rule = '11.0.1.0/24'";
     assert!(stack.sql().unwrap().number(denied).unwrap() >= 6, "events name the entry");
 }

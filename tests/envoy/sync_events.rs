@@ -99,8 +99,7 @@ fn the_row_is_there_when_the_response_is() {
     }
     let whole = stack.recorded(PATIENCE).unwrap();
     assert!(whole.is_whole() && whole.duplicates == 0, "{whole:?}");
-    let stored = stack.stats().unwrap().sum(|name| name.ends_with("tidegate.recording.sync.stored"));
-    assert!(stored >= 50, "{stored}");
+    stack.counted("tidegate.recording.sync.stored", 50).unwrap();
 }
 
 fn switched_under_load(name: &str, recorder: bool) -> Result<()> {

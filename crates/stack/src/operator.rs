@@ -345,6 +345,22 @@ impl Stack {
         .with_context(|| last)
     }
 
+    /// Waits until the filter's counter `name` (as docs/METRICS.md lists it) is at least
+    /// `at_least`, and says what it is then. A VM hands its counts to Envoy up to 50 ms after
+    /// the request, so one look right after an answer may miss some.
+    ///
+    /// # Errors
+    /// Not within [`PATIENCE`]; the message has the last figure.
+    pub fn counted(&self, name: &str, at_least: u64) -> Result<u64> {
+        let full_name = format!("wasmcustom.{name}");
+        let mut last = 0;
+        wait::until("the filter's counts are handed over", PATIENCE, || {
+            last = self.stats()?.get(&full_name).unwrap_or(0);
+            Ok((last >= at_least).then_some(last))
+        })
+        .with_context(|| format!("{name} is {last}, and {at_least} was waited for"))
+    }
+
     /// Runs `check` with the caches and then directly, each time on a connection to
     /// every worker, with words for where it is. The caches are on afterwards.
     ///
