@@ -5,6 +5,7 @@ mod build;
 mod command;
 mod dist;
 mod filter;
+mod harness;
 mod install;
 mod pictures;
 mod remap;

@@ -1,7 +1,6 @@
 //! `cargo xtask test`: everything that must hold before a change lands. docs/TESTING.md
 //! says what takes how long.
 
-use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -12,12 +11,18 @@ use tidegate_stack::process;
 
 use crate::build::{self, Parts, Profile};
 use crate::command::{cargo, execute, idle_cargo, line};
+use crate::harness::{Counts, run_harness, tests};
 use crate::{dist, filter, install};
 
 /// Scenarios on a real Envoy that print what they have measured, and one in which a busy
 /// machine has events under way that must not be: by themselves, when nothing else runs. All
 /// others wait for states, at most a minute.
 const ALONE: [&str; 4] = ["auto_bans::", "ban_latency::", "limits::", "trap::a_trapped_recorder_is_replaced"];
+
+/// So many failed scenarios are run once more, by themselves: Envoy or a browser, services and
+/// a database on a machine that others use may take longer than a test waits. What passes then
+/// is named in the log and counted in the summary. More than these do not fail by chance.
+const MOST_RUN_AGAIN: usize = 3;
 
 /// Options of `test`.
 #[derive(clap::Args)]
@@ -171,14 +176,13 @@ fn with_parts(
     let lints = || Beside::start(lints);
     if wanted(&[Step::Envoy]) {
         let at_once = (thread::available_parallelism()?.get() + 1).to_string();
-        let mut arguments = vec!["--test", "envoy", "--", "--show-output", "--test-threads", &at_once];
+        let mut arguments = vec!["--show-output", "--test-threads", &at_once];
         arguments.extend(ALONE.iter().flat_map(|name| ["--skip", name]));
         report.step("scenarios on a real Envoy", || {
             // They wait most of the time. Clippy compiles in the same folder: not before cargo
             // has found the tests there.
-            tests(scene.command(&arguments), || {
-                lints_beside = wanted(&[Step::Lints]).then(lints);
-            })
+            let compiled = || lints_beside = wanted(&[Step::Lints]).then(lints);
+            scenarios(scene, "envoy", &arguments, compiled)
         })?;
     }
     if wanted(&[Step::Lints]) {
@@ -188,9 +192,10 @@ fn with_parts(
         browser(report, scene)?;
     }
     if wanted(&[Step::Envoy]) {
-        let arguments = ["--test", "envoy", "--", "--nocapture", "--test-threads=1"];
-        report
-            .step("those that measure", || tests(scene.command(&[&arguments[..], &ALONE].concat()), || {}))?;
+        let arguments = ["--nocapture", "--test-threads=1"];
+        report.step("those that measure", || {
+            scenarios(scene, "envoy", &[&arguments[..], &ALONE].concat(), || {})
+        })?;
     }
     if wanted(&[Step::Compose]) {
         report.step("docker-compose.yml on a Docker engine", || {
@@ -204,14 +209,28 @@ fn with_parts(
     Ok(())
 }
 
+/// Runs scenarios of the test program `target`, and once more those that failed, if they are few.
+fn scenarios(scene: &Scene, target: &str, arguments: &[&str], compiled: impl FnOnce()) -> Result<Counts> {
+    let of_target = ["--test", target, "--"];
+    let first = run_harness(scene.command(&[&of_target, arguments].concat()), compiled)?;
+    let failed: Vec<&str> = first.failed().iter().map(String::as_str).collect();
+    if failed.is_empty() || failed.len() > MOST_RUN_AGAIN {
+        return first.whole();
+    }
+    println!("\n=== failed, and run again by themselves: {}\n\n{}\n", failed.join(", "), first.messages());
+    let by_themselves = ["--nocapture", "--test-threads=1", "--exact"];
+    let second = tests(scene.command(&[&of_target, &by_themselves, &failed[..]].concat()), || {})?;
+    ensure!(second.passed == failed.len() as u64, "not all that failed ran again");
+    Ok(Counts { failed: 0, again: second.passed, ..first.counts() })
+}
+
 fn browser(report: &mut Report, scene: &Scene) -> Result<()> {
     if ChromiumBinaries::find().is_none() {
         println!("no Chromium, so pages in a real browser are skipped: {HOW_TO_INSTALL}");
         return Ok(());
     }
     report.step("pages in a real browser", || {
-        let arguments = ["--test", "browser", "--", "--show-output", "--test-threads", "2"];
-        tests(scene.command(&arguments), || {})
+        scenarios(scene, "browser", &["--show-output", "--test-threads", "2"], || {})
     })
 }
 
@@ -290,121 +309,4 @@ impl Report {
 fn quiet(arguments: &[&str]) -> Result<Counts> {
     execute(&mut cargo(arguments))?;
     Ok(Counts::default())
-}
-
-/// Tests as the harness counts them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Counts {
-    passed: u64,
-    failed: u64,
-    ignored: u64,
-}
-
-impl Counts {
-    fn and(self, other: Self) -> Self {
-        Self {
-            passed: self.passed + other.passed,
-            failed: self.failed + other.failed,
-            ignored: self.ignored + other.ignored,
-        }
-    }
-
-    /// From the harness's last line: `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
-    fn of(line: &str) -> Option<Self> {
-        let figures = line.strip_prefix("test result: ")?.split_once(". ")?.1;
-        let figure = |word: &str| {
-            figures
-                .split("; ")
-                .find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok())
-                .unwrap_or(0)
-        };
-        Some(Self { passed: figure("passed"), failed: figure("failed"), ignored: figure("ignored") })
-    }
-}
-
-impl std::fmt::Display for Counts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if *self == Self::default() {
-            return f.write_str("ok");
-        }
-        write!(f, "{} passed, {} failed, {} ignored", self.passed, self.failed, self.ignored)
-    }
-}
-
-/// The messages of the panics in what a harness prints: whoever sees the end of a log only
-/// must see why a test failed, and backtraces are long.
-#[derive(Default)]
-struct Panics {
-    messages: Vec<String>,
-    /// Lines of the last message that may still come.
-    open: usize,
-}
-
-impl Panics {
-    /// Lines of a message that are kept.
-    const KEPT: usize = 12;
-
-    fn take(&mut self, line: &str) {
-        if line.starts_with("thread '") && line.contains(" panicked at ") {
-            self.messages.push(line.to_owned());
-            self.open = Self::KEPT;
-        } else if line.starts_with("stack backtrace:") || line.starts_with("Stack backtrace:") {
-            self.open = 0;
-        } else if let Some(message) = self.messages.last_mut()
-            && self.open > 0
-        {
-            self.open -= 1;
-            message.push('\n');
-            message.push_str(line);
-        }
-    }
-}
-
-/// Runs tests with their output shown, and counts them on the way; `compiled` is called when
-/// the first of them run.
-fn tests(mut command: Command, compiled: impl FnOnce()) -> Result<Counts> {
-    let line = line(&command);
-    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run {line}"))?;
-    let output = child.stdout.take().context("no pipe")?;
-    let (mut counts, mut panics, mut compiled) = (Counts::default(), Panics::default(), Some(compiled));
-    for said in BufReader::new(output).lines() {
-        let said = said?;
-        if said.starts_with("running ")
-            && let Some(compiled) = compiled.take()
-        {
-            compiled();
-        }
-        println!("{said}");
-        counts = counts.and(Counts::of(&said).unwrap_or_default());
-        panics.take(&said);
-    }
-    let status = child.wait()?;
-    ensure!(status.success(), "{line}: {status}\n\n{}", panics.messages.join("\n\n"));
-    ensure!(counts.passed > 0, "{line}: no test ran");
-    Ok(counts)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_harness_last_line_is_counted() {
-        let line =
-            "test result: ok. 13 passed; 0 failed; 2 ignored; 0 measured; 4 filtered out; finished in 0.22s";
-        assert_eq!(Counts::of(line), Some(Counts { passed: 13, failed: 0, ignored: 2 }));
-        let line = "test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s";
-        assert_eq!(Counts::of(line), Some(Counts { passed: 1, failed: 3, ignored: 0 }));
-        assert_eq!(Counts::of("test a_name ... ok"), None);
-    }
-
-    #[test]
-    fn a_panic_is_kept_without_its_backtrace() {
-        let mut panics = Panics::default();
-        let log = "thread 'a' (7) panicked at src/a.rs:1:2:\nno answer\n\nCaused by:\n    0: reset\n\n\
-                   Stack backtrace:\n   0: main\ntest b ... ok";
-        log.lines().for_each(|line| panics.take(line));
-        assert_eq!(panics.messages.len(), 1);
-        assert!(panics.messages[0].ends_with("    0: reset\n"), "{:?}", panics.messages);
-    }
 }
