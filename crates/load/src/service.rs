@@ -149,6 +149,14 @@ impl Service {
     }
 }
 
+/// Processor time of this process so far.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn own_cpu() -> Result<Duration> {
+    cpu(&std::fs::read_to_string("/proc/self/stat")?).context("/proc/self/stat")
+}
+
 fn database(dir: &Path) -> PathBuf {
     dir.join("tidegate.db")
 }

@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;
+use std::num::NonZero;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -14,7 +16,7 @@ use tidegate_stack::wait;
 
 use crate::gateways::{Counts, Gateways};
 use crate::report::{figure, head, megabytes, say, spread};
-use crate::service::{Service, Usage};
+use crate::service::{Service, Usage, own_cpu};
 
 /// The longest that all gateways may take for anything.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -77,6 +79,8 @@ pub fn run(args: &GatewaysArgs) -> Result<Figures> {
         None => std::env::current_exe()?.with_file_name("tidegate"),
     };
     raise_descriptors()?;
+    let processors = std::thread::available_parallelism().map_or(0, NonZero::get);
+    say(format_args!("{processors} processors, load average {}", load_average()));
     let service = Service::start(&program, &args.dir)?;
     let gateways = Gateways::start(args.count, service.feed(), service.gateway_token())?;
     let mut load = Load { args, service, gateways, banned: Mutex::new(0) };
@@ -145,29 +149,38 @@ impl Load<'_> {
     fn many_bans(&self) -> Result<()> {
         let GatewaysArgs { watch, rate, .. } = *self.args;
         head(format_args!("{rate} bans a second, {watch} s"));
-        let answers = Mutex::new(Vec::new());
+        let bans = u32::try_from(watch).unwrap_or(u32::MAX).saturating_mul(rate);
+        let (times, late, lost) = (Mutex::new(Vec::new()), AtomicU32::new(0), AtomicU64::new(0));
+        let answers = Counts::get(&self.gateways.progress().counts().answers);
         self.watched(|| {
             std::thread::scope(|scope| {
                 let began = Instant::now();
-                let bans = u32::try_from(watch).unwrap_or(u32::MAX).saturating_mul(rate);
+                let ban = || -> Result<()> {
+                    let began = Instant::now();
+                    let answer = self.post_ban()?;
+                    match self.applied(&answer) {
+                        true => lock(&times)?.push(began.elapsed()),
+                        false => drop(late.fetch_add(1, Ordering::Relaxed)),
+                    }
+                    lost.fetch_max(answer["applied"]["lost"].as_u64().unwrap_or_default(), Ordering::Relaxed);
+                    Ok(())
+                };
                 let callers: Vec<_> = (0..bans)
                     .map(|number| {
                         let due = began + Duration::from_secs(1) / rate.max(1) * number;
                         // The pace of the load, no wait for a state.
                         std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                        let answers = &answers;
-                        scope.spawn(move || -> Result<()> {
-                            let took = self.ban()?;
-                            answers.lock().map_err(|_| anyhow::anyhow!("a caller panicked"))?.push(took);
-                            Ok(())
-                        })
+                        scope.spawn(ban)
                     })
                     .collect();
                 callers.into_iter().try_for_each(|caller| caller.join().unwrap_or_else(|_| Ok(())))
             })
         })?;
-        let answers = answers.into_inner().unwrap_or_default();
-        figure("the caller has the last ack (`wait_applied`)", spread(&answers));
+        let answers = Counts::get(&self.gateways.progress().counts().answers) - answers;
+        figure("answers with news per gateway", format_args!("{:.1}", ratio(answers, self.args.count)));
+        figure("the caller has the last ack (`wait_applied`)", spread(&lock(&times)?));
+        figure("bans that not all had acked within 25 s", late.into_inner());
+        figure("gateways called lost at most", lost.into_inner());
         Ok(())
     }
 
@@ -206,7 +219,7 @@ impl Load<'_> {
             text
         });
         let counts = self.gateways.progress().counts();
-        let before = [&counts.bytes, &counts.downloads].map(Counts::get);
+        let before = [&counts.bytes, &counts.downloads, &counts.failures].map(Counts::get);
         head(format_args!("A list of {lines} addresses"));
         self.watched(|| {
             let began = Instant::now();
@@ -223,9 +236,10 @@ impl Load<'_> {
             figure("a gateway enforces a part or all of it", spread(&self.gateways.progress().take_times()));
             Ok(())
         })?;
-        let after = [&counts.bytes, &counts.downloads].map(Counts::get);
+        let after = [&counts.bytes, &counts.downloads, &counts.failures].map(Counts::get);
         figure("tables downloaded", after[1] - before[1]);
         figure("bytes of all answers", megabytes(after[0] - before[0]));
+        figure("calls that failed", after[2] - before[2]);
         Ok(())
     }
 
@@ -266,7 +280,7 @@ impl Load<'_> {
 
     fn post_ban(&self) -> Result<Value> {
         let number = {
-            let mut banned = self.banned.lock().map_err(|_| anyhow::anyhow!("a caller panicked"))?;
+            let mut banned = lock(&self.banned)?;
             *banned += 1;
             *banned
         };
@@ -282,9 +296,13 @@ impl Load<'_> {
     /// Does `step`, and prints what the service used for it.
     fn watched(&self, step: impl FnOnce() -> Result<()>) -> Result<()> {
         self.service.forget_peak()?;
-        let (before, began) = (self.service.usage()?, Instant::now());
+        let (before, own, began) = (self.service.usage()?, own_cpu()?, Instant::now());
         step()?;
-        self.print_usage(Some((before, began.elapsed())))
+        let (own, over) = (own_cpu()?.saturating_sub(own), began.elapsed());
+        self.print_usage(Some((before, over)))?;
+        // On the same processors: where both together take all there are, the service would have been quicker alone.
+        figure("the gateways' own processor time, of one processor", share(own, over));
+        Ok(())
     }
 
     /// Prints memory, and processor time since `before` and over how long.
@@ -298,13 +316,29 @@ impl Load<'_> {
         };
         figure("its processor time", format_args!("{:.2} s", cpu.as_secs_f64()));
         if let Some(over) = over {
-            figure(
-                "of one processor",
-                format_args!("{:.1} %", 100.0 * cpu.as_secs_f64() / over.as_secs_f64()),
-            );
+            figure("of one processor", share(cpu, over));
         }
         Ok(())
     }
+}
+
+fn share(part: Duration, of: Duration) -> String {
+    format!("{:.1} %", 100.0 * part.as_secs_f64() / of.as_secs_f64())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn ratio(part: u64, of: u32) -> f64 {
+    part as f64 / f64::from(of)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
+    mutex.lock().map_err(|_| anyhow::anyhow!("a caller panicked"))
+}
+
+/// Average number of processes that ran or waited for a processor, over the last minute.
+fn load_average() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_ascii_whitespace().next().unwrap_or("unknown").to_owned()
 }
 
 /// The version of an answer to a write.

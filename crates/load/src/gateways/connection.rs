@@ -47,6 +47,11 @@ impl Connection {
         answer
     }
 
+    /// Closes it; the next request opens another one.
+    pub fn close(&mut self) {
+        self.open = None;
+    }
+
     async fn try_send(
         &mut self,
         request: Request<Empty<Bytes>>,
@@ -91,4 +96,18 @@ pub async fn body(answer: Response<Incoming>, limit: usize, counts: &Counts) -> 
         whole.extend_from_slice(&piece);
     }
     Ok(whole.freeze())
+}
+
+/// The length of the body of an answer.
+///
+/// # Errors
+/// It breaks off.
+pub async fn length(answer: Response<Incoming>, counts: &Counts) -> Result<u64> {
+    let (mut body, mut length) = (answer.into_body(), 0);
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame?.into_data() else { continue };
+        counts.bytes.fetch_add(piece.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        length += piece.len() as u64;
+    }
+    Ok(length)
 }

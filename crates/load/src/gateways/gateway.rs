@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::Empty;
 use hyper::header::{AUTHORIZATION, HOST};
 use hyper::{Method, Request, StatusCode};
-use tidegate_policy::digest::BlobHasher;
+use tidegate_policy::digest::BlobHash;
 use tidegate_policy::wire::formats::{FORMATS_HEADER, formats};
 use tidegate_policy::wire::sync::{
     ACK_HEADER, Ack, BlobRef, GATEWAY_HEADER, HELD_HEADER, MAX_PAGE, POLLER_HEADER, Poller, SyncAnswer,
@@ -21,9 +21,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::backoff::Backoff;
-use super::connection::{Connection, body};
+use super::connection::{Connection, body, length};
 use super::progress::{Counts, Progress};
-use super::tables::{Misfolded, SharedTables, Tables};
+use super::tables::{Misfolded, ReadAnswer, SharedTables, Tables};
 
 /// How long the service may hold a poll open.
 const WAIT: Duration = Duration::from_secs(10);
@@ -130,10 +130,12 @@ impl Gateway {
             StatusCode::OK => {
                 let bytes = body(answer, MAX_PAGE, progress.counts()).await?;
                 Counts::count(&progress.counts().answers);
-                let answer = SyncAnswer::from_bytes(&bytes)?;
-                let is_news = self.apply(answer).await;
-                if is_news.is_err() {
-                    // The next poll asks for everything.
+                let is_news = match self.shared.tables.read(&bytes) {
+                    Ok(answer) => self.apply(&answer).await,
+                    Err(error) => Err(error),
+                };
+                // What was not sent is asked for again. After a wrong answer the next poll asks for everything.
+                if is_news.as_ref().is_err_and(|error| !error.is::<NoPage>()) {
                     Counts::count(&progress.counts().bad_answers);
                     self.held = None;
                 }
@@ -144,8 +146,8 @@ impl Gateway {
     }
 
     /// Enforces what the answer says; whether that is anything new.
-    async fn apply(&mut self, answer: SyncAnswer) -> Result<bool> {
-        let is_wanted = answer.ack_wanted;
+    async fn apply(&mut self, read: &ReadAnswer) -> Result<bool> {
+        let answer = &read.answer;
         if self.held.as_ref().is_some_and(|held| held.refresh < answer.refresh) {
             self.held = None;
             return Ok(true);
@@ -154,37 +156,37 @@ impl Gateway {
             || answer.bans.is_some()
             || self.held.as_ref().is_none_or(|held| held.version != answer.version);
         if is_news {
-            let tables = self.applied(answer).await?;
+            let tables = self.applied(read).await?;
             self.shared.progress.enforces(self.number, tables.version, tables.bans());
             let (version, refresh) = (tables.version, tables.refresh);
             self.acks.current.set(Ack { version, refresh, live: WORKERS, stale: 0 });
             self.held = Some(tables);
         }
-        if is_wanted {
+        if answer.ack_wanted {
             self.acks.is_wanted.notify_one();
         }
         Ok(is_news)
     }
 
-    /// The tables with `answer` applied. Each gateway downloads what it lacks, and checks its hash; the first of those
-    /// that are at the same also works the result out.
-    async fn applied(&mut self, answer: SyncAnswer) -> Result<Rc<Tables>> {
+    /// The tables with `read` applied. Each gateway downloads what it lacks; the first of those that are at the same
+    /// also works the result out.
+    async fn applied(&mut self, read: &ReadAnswer) -> Result<Rc<Tables>> {
         let held = self.held.clone();
-        let shared = self.shared.tables.of(held.as_ref(), &answer)?;
-        let lacking = Tables::lacking(&answer, held.as_deref());
+        let shared = self.shared.tables.of(held.as_ref(), read);
+        let lacking = Tables::lacking(&read.answer, held.as_deref());
         let is_first = !shared.is_claimed.replace(true);
         if !is_first {
             for blob in &lacking {
                 self.download(blob, false).await?;
             }
         }
-        let tables = shared.tables.get_or_try_init(|| self.work_out(answer, held.as_deref(), &lacking));
+        let tables = shared.tables.get_or_try_init(|| self.work_out(&read.answer, held.as_deref(), &lacking));
         Ok(tables.await?.clone())
     }
 
     async fn work_out(
         &mut self,
-        answer: SyncAnswer,
+        answer: &SyncAnswer,
         held: Option<&Tables>,
         lacking: &[BlobRef],
     ) -> Result<Rc<Tables>> {
@@ -196,38 +198,67 @@ impl Gateway {
                 bytes = Some(downloaded);
             }
         }
-        match Tables::apply(answer.clone(), held, bytes) {
+        match Tables::apply(answer, held, bytes.as_ref()) {
             Err(error) if error.is::<Misfolded>() => {
                 Counts::count(&self.shared.progress.counts().misfolds);
                 let base = self.download(&base.context("no bans")?, true).await?;
-                Ok(Rc::new(Tables::apply(answer, held, Some(base))?))
+                Ok(Rc::new(Tables::apply(answer, held, Some(&base))?))
             }
             applied => Ok(Rc::new(applied?)),
         }
     }
 
-    /// Downloads a table in pages, and checks its hash. Returns its bytes if they are to be kept.
+    /// Downloads a table in pages. Returns its bytes, with their hash checked, if they are to be kept; of the others,
+    /// whose processor time would be taken from the service, only the length is checked.
     async fn download(&mut self, blob: &BlobRef, keep: bool) -> Result<Bytes> {
         let progress = self.shared.progress.clone();
-        let (mut hasher, mut kept, mut offset) = (BlobHasher::default(), BytesMut::new(), 0);
+        let (mut kept, mut offset) = (BytesMut::new(), 0);
         while offset < blob.len {
-            let path = format!("/api/data-plane/v1/sync/blob/{}?offset={offset}", blob.hash);
-            let request = request(&self.shared, &self.name, Method::GET, &path, &[])?;
-            let answer = self.polls.send(request, TIMEOUT, &progress).await?;
-            ensure!(answer.status() == StatusCode::OK, "a page was answered with {}", answer.status());
-            let page = tokio::time::timeout(TIMEOUT, body(answer, MAX_PAGE, progress.counts())).await??;
-            ensure!(!page.is_empty(), "an empty page");
-            hasher.update(&page);
-            offset += page.len() as u64;
-            if keep {
-                kept.extend_from_slice(&page);
-            }
+            let page = self.page(blob, offset, keep).await.map_err(NoPage)?;
+            offset += page.0;
+            kept.extend_from_slice(&page.1);
         }
-        ensure!(offset == blob.len && hasher.finish() == blob.hash, "a table whose bytes are others");
+        ensure!(offset == blob.len && (!keep || BlobHash::of(&kept) == blob.hash), "a table of other bytes");
         Counts::count(&progress.counts().downloads);
         Ok(kept.freeze())
     }
+
+    /// A page from `offset` on: its length, and its bytes if they are to be kept.
+    async fn page(&mut self, blob: &BlobRef, offset: u64, keep: bool) -> Result<(u64, Bytes)> {
+        let progress = self.shared.progress.clone();
+        let path = format!("/api/data-plane/v1/sync/blob/{}?offset={offset}", blob.hash);
+        let request = request(&self.shared, &self.name, Method::GET, &path, &[])?;
+        let page = async {
+            let answer = self.polls.send(request, TIMEOUT, &progress).await?;
+            ensure!(answer.status() == StatusCode::OK, "a page was answered with {}", answer.status());
+            if keep {
+                let page = body(answer, MAX_PAGE, progress.counts()).await?;
+                return Ok((page.len() as u64, page));
+            }
+            Ok((length(answer, progress.counts()).await?, Bytes::new()))
+        };
+        let page = tokio::time::timeout(TIMEOUT, page).await;
+        if !matches!(page, Ok(Ok(_))) {
+            // A rest of the page may be on its way.
+            self.polls.close();
+        }
+        let page = page??;
+        ensure!(page.0 > 0, "an empty page");
+        Ok(page)
+    }
 }
+
+/// A page of a table did not come, or not in time.
+#[derive(Debug)]
+struct NoPage(anyhow::Error);
+
+impl std::fmt::Display for NoPage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "a page of a table did not come: {}", self.0)
+    }
+}
+
+impl std::error::Error for NoPage {}
 
 /// Posts the ack whenever it is wanted, on a connection of its own: the other one has the poll.
 async fn ack(shared: Rc<Common>, name: String, acks: Rc<Acks>, mut connection: Connection) {

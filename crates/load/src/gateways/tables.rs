@@ -16,8 +16,8 @@ use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::{BansUpdate, BlobRef, Held, OverlayUpdate, SyncAnswer};
 use tokio::sync::OnceCell;
 
-/// Results that are kept for gateways that are not so far yet.
-const KEPT: usize = 16;
+/// Answers and results that are kept for gateways that are not so far yet.
+const KEPT: usize = 32;
 
 /// One consistent set of tables: of those that are sent whole the hashes, of bans all.
 pub struct Tables {
@@ -54,9 +54,9 @@ impl Tables {
     ///
     /// # Errors
     /// A table is missing, or what was told does not make what was promised.
-    pub fn apply(answer: SyncAnswer, held: Option<&Self>, base: Option<Bytes>) -> Result<Self> {
+    pub fn apply(answer: &SyncAnswer, held: Option<&Self>, base: Option<&Bytes>) -> Result<Self> {
         let mut hashes = held.map_or_else(PerTable::default, |held| held.hashes);
-        for update in answer.whole {
+        for update in &answer.whole {
             if let Some(bytes) = &update.bytes {
                 ensure!(
                     BlobHash::of(bytes) == update.blob.hash,
@@ -66,10 +66,10 @@ impl Tables {
             }
             hashes[update.table] = Some(update.blob.hash);
         }
-        let bans = match answer.bans {
+        let bans = match &answer.bans {
             None => held.context("no bans in a first answer")?.bans.clone(),
             Some(update) => {
-                let bans = apply_bans(&update, held, base)?;
+                let bans = apply_bans(update, held, base)?;
                 ensure!(bans.digest() == update.digest, "the bans are not those of the digest");
                 hashes[Table::BanBase] = Some(update.base.hash);
                 bans
@@ -82,7 +82,7 @@ impl Tables {
     }
 }
 
-fn apply_bans(update: &BansUpdate, held: Option<&Tables>, base: Option<Bytes>) -> Result<BanTable> {
+fn apply_bans(update: &BansUpdate, held: Option<&Tables>, base: Option<&Bytes>) -> Result<BanTable> {
     let has_base = held.is_some_and(|held| held.hashes[Table::BanBase] == Some(update.base.hash));
     match (held, &update.overlay) {
         (Some(held), OverlayUpdate::Delta(changes)) if has_base => Ok(held.bans.with_changes(changes)?),
@@ -137,6 +137,14 @@ fn folded(bans: &BanTable, changes: &[Entry]) -> Result<Vec<u8>> {
     }
 }
 
+/// An answer as it was read.
+pub struct ReadAnswer {
+    /// It.
+    pub answer: SyncAnswer,
+    /// The hash of what does not differ between gateways that get the same.
+    alike: BlobHash,
+}
+
 /// The result of one answer to gateways that hold the same.
 pub struct SharedResult {
     held: Option<Rc<Tables>>,
@@ -147,33 +155,50 @@ pub struct SharedResult {
     pub tables: OnceCell<Rc<Tables>>,
 }
 
-/// The last results.
+/// The last answers and results, so that thousands of gateways that get the same do not each read and apply it: this
+/// program has but one thread, and real gateways have processors of their own.
 #[derive(Default)]
-pub struct SharedTables(RefCell<VecDeque<Rc<SharedResult>>>);
+pub struct SharedTables {
+    answers: RefCell<VecDeque<(BlobHash, Rc<ReadAnswer>)>>,
+    results: RefCell<VecDeque<Rc<SharedResult>>>,
+}
 
 impl SharedTables {
-    /// The result of `answer` for gateways that hold `held`, or its place.
+    /// Reads an answer.
     ///
     /// # Errors
-    /// The answer cannot be written, which does not happen.
-    pub fn of(&self, held: Option<&Rc<Tables>>, answer: &SyncAnswer) -> Result<Rc<SharedResult>> {
-        // What differs between gateways that get the same.
+    /// The bytes are no answer.
+    pub fn read(&self, bytes: &[u8]) -> Result<Rc<ReadAnswer>> {
+        let hash = BlobHash::of(bytes);
+        let mut kept = self.answers.borrow_mut();
+        if let Some((_, read)) = kept.iter().find(|(of, _)| *of == hash) {
+            return Ok(read.clone());
+        }
+        let answer = SyncAnswer::from_bytes(bytes)?;
         let alike = SyncAnswer { server_time_ms: 0, ack_wanted: false, ..answer.clone() };
-        let answer = BlobHash::of(&alike.to_bytes()?);
-        let mut kept = self.0.borrow_mut();
+        let read = Rc::new(ReadAnswer { answer, alike: BlobHash::of(&alike.to_bytes()?) });
+        kept.push_back((hash, read.clone()));
+        if kept.len() > KEPT {
+            kept.pop_front();
+        }
+        Ok(read)
+    }
+
+    /// The result of `answer` for gateways that hold `held`, or its place.
+    pub fn of(&self, held: Option<&Rc<Tables>>, answer: &ReadAnswer) -> Rc<SharedResult> {
+        let mut kept = self.results.borrow_mut();
         let same = |one: &&Rc<SharedResult>| {
-            one.answer == answer && one.held.as_ref().map(Rc::as_ptr) == held.map(Rc::as_ptr)
+            one.answer == answer.alike && one.held.as_ref().map(Rc::as_ptr) == held.map(Rc::as_ptr)
         };
         if let Some(found) = kept.iter().find(same) {
-            return Ok(found.clone());
+            return found.clone();
         }
-        let is_claimed = Cell::new(false);
-        let shared =
-            Rc::new(SharedResult { held: held.cloned(), answer, is_claimed, tables: OnceCell::new() });
+        let (held, answer, is_claimed) = (held.cloned(), answer.alike, Cell::new(false));
+        let shared = Rc::new(SharedResult { held, answer, is_claimed, tables: OnceCell::new() });
         kept.push_back(shared.clone());
         if kept.len() > KEPT {
             kept.pop_front();
         }
-        Ok(shared)
+        shared
     }
 }
