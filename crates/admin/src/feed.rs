@@ -16,6 +16,7 @@ mod countries;
 mod direct_rows;
 mod direct_tables;
 mod documents;
+mod downloads;
 mod events;
 mod fingerprint;
 mod flags;
@@ -49,6 +50,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidegate_policy::decide::Tables;
 use tidegate_policy::digest::BlobHash;
+use tidegate_policy::tables::Table;
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::formats::Formats;
 use tidegate_policy::wire::sync::{Gateway, Held};
@@ -61,6 +63,7 @@ use crate::lock::locked;
 use crate::store::{StoreError, StoreTable, TableStore};
 use direct_rows::Lateness;
 use direct_tables::DirectTables;
+use downloads::Downloads;
 use events::FollowerEvent;
 use follower::Follower;
 use inner::FeedInner;
@@ -70,6 +73,7 @@ use restart_guess::RestartGuesses;
 pub use countries::CountriesInfo;
 pub use direct_tables::CurrentTables;
 pub use documents::{Documents, ParsedDocument};
+pub use downloads::PageGuard;
 pub use inner::{FeedHealth, FeedOptions, Notice};
 pub use ip_monitor::ListedPrefix;
 pub use ip_rows::RowStatus;
@@ -118,6 +122,7 @@ impl Feed {
             released: watch::Sender::new(first),
             blobs: Mutex::new(blobs),
             waiting: AtomicUsize::new(0),
+            downloads: Downloads::default(),
             refresh: AtomicU64::new(0),
             refreshing: tokio::sync::Mutex::default(),
             events,
@@ -229,8 +234,9 @@ impl Feed {
 
     /// Answers a poll: an encoded [`SyncAnswer`](tidegate_policy::wire::sync::SyncAnswer) as soon
     /// as there is anything that a gateway at `since`, holding `held`, does not have; `None` if
-    /// there is nothing within `wait`. An unknown `since` is answered at once with what `held`
-    /// lacks. Tables that the gateway cannot read, by `formats`, are left out.
+    /// there is nothing within `wait`, or it is not the gateway's [turn](downloads) by then. An
+    /// unknown `since` is answered at once with what `held` lacks. Tables that the gateway cannot
+    /// read, by `formats`, are left out.
     ///
     /// While the returned future lives, the gateway counts as live.
     pub async fn sync(
@@ -250,6 +256,8 @@ impl Feed {
         let known_refresh = claimed.unwrap_or_else(|| released.borrow().refresh);
         shared.refresh.fetch_max(known_refresh, Ordering::AcqRel);
         let _waiting = Waiting::new(&shared.waiting);
+        let has_tables = held.hashes[Table::BanBase].is_some();
+        let mut turn = shared.downloads.turn(gateway, has_tables);
         loop {
             let state = released.borrow_and_update().clone();
             let version = state.version();
@@ -261,9 +269,15 @@ impl Feed {
                 {
                     plan.bans = BansPlan::FoldRestartGuess(guess);
                 }
-                return Some(state.answer(&plan));
+                let answer = state.answer(&plan);
+                if turn.has_come(answer.len(), state.to_fetch(&plan, held)) {
+                    return Some(answer);
+                }
+            } else {
+                turn.ends();
             }
             tokio::select! {
+                () = turn.comes() => {}
                 // An error would mean that the sender is gone, which `self` holds.
                 _ = released.changed() => {}
                 _ = nudges.changed() => {}
@@ -272,11 +286,27 @@ impl Feed {
         }
     }
 
+    /// The same for `gateway`, which is sent it: large tables only to so many gateways at once. A
+    /// page that has its guard is under way until that is dropped.
+    ///
+    /// # Errors
+    /// When too many others are sent theirs, for two seconds.
+    pub async fn page(
+        &self,
+        gateway: &Gateway,
+        hash: BlobHash,
+        offset: u64,
+    ) -> Result<Option<(Bytes, PageGuard)>, TooManyDownloads> {
+        let Some((bytes, all)) = locked(&self.shared().blobs).page(hash, offset) else { return Ok(None) };
+        let guard = self.shared().downloads.page(gateway, bytes.len(), all).await;
+        guard.map(|guard| Some((bytes, guard))).ok_or(TooManyDownloads)
+    }
+
     /// Up to [`MAX_PAGE`](tidegate_policy::wire::sync::MAX_PAGE) bytes of a table from `offset`
     /// on; `None` when the table is superseded and no longer kept: start again.
     #[must_use]
     pub fn blob(&self, hash: BlobHash, offset: u64) -> Option<Bytes> {
-        locked(&self.shared().blobs).page(hash, offset)
+        locked(&self.shared().blobs).page(hash, offset).map(|(bytes, _)| bytes)
     }
 
     /// Waits until the feed includes `seq`, and returns the version that does; `None` when it
@@ -318,6 +348,10 @@ impl Feed {
         &self.0.shared
     }
 }
+
+/// A page cannot be sent now: too many gateways are sent theirs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TooManyDownloads;
 
 /// Counts a poll as waiting until it is dropped.
 struct Waiting<'c>(&'c AtomicUsize);

@@ -5,6 +5,7 @@
 //! soon as a newer process of its node has replaced it.
 
 mod enforced;
+mod live_acks;
 mod poller;
 pub(crate) mod refresh_id;
 mod registry;
@@ -24,14 +25,16 @@ use tidegate_policy::version::Version;
 use tidegate_policy::wire::formats::Formats;
 use tidegate_policy::wire::sync::{Ack, Gateway, Poller};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::lock::locked;
 use crate::store::time_text;
+use live_acks::LiveAcks;
 pub use poller::PollerStatus;
 use registry::Registry;
 pub use wait::{Applied, Goal, Waiter};
 
-/// A gateway without an open poll that was not heard of for longer than this is lost.
+/// A gateway without an open poll that was not heard of for longer than this, and than this service is late, is lost.
 pub const LOST_AFTER: Duration = Duration::from_secs(3);
 /// A lost gateway is counted for this long.
 pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -48,6 +51,8 @@ struct GatewaysInner {
     waiters: AtomicUsize,
     /// Those of them that have waited so long that open polls are answered to get acks.
     nudging: AtomicUsize,
+    /// What waiters count, as last taken.
+    live_acks: Mutex<Option<Arc<LiveAcks>>>,
     /// Changes when an ack, a poll or the epoch may have changed a waiter's result.
     moved: watch::Sender<u64>,
     /// Changes when open polls should be answered to get an ack that a waiter misses.
@@ -93,6 +98,7 @@ impl Gateways {
             enforced: Histogram::new(enforced::BUCKETS),
             waiters: AtomicUsize::new(0),
             nudging: AtomicUsize::new(0),
+            live_acks: Mutex::default(),
             moved: watch::Sender::new(0),
             nudged: watch::Sender::new(0),
         }))
@@ -135,12 +141,18 @@ impl Gateways {
         self.registry().addresses()
     }
 
-    /// Notes a post of `gateway`: it counts as live from now on, also when this service has just
+    /// Notes that `gateway` posted events or asked for a page of a table: it counts as live from now on, also when this service has just
     /// started and the gateway still waits to poll again.
-    pub fn note_post(&self, gateway: &Gateway) {
-        if self.registry().note_post(gateway) {
+    pub fn note_heard(&self, gateway: &Gateway) {
+        if self.registry().note_heard(gateway) {
             self.note_move();
         }
+    }
+
+    /// Notes that messages wait for so long at this moment until this service reads them: gateways are not lost
+    /// because it is late.
+    pub fn note_delay(&self, delay: Duration) {
+        self.registry().note_delay(delay);
     }
 
     /// Notes an ack of `gateway`. One that is older than its last ack in the same epoch was
@@ -222,6 +234,20 @@ impl Gateways {
     /// Changes when open polls should check again whether their ack is missed.
     pub(crate) fn nudges(&self) -> watch::Receiver<u64> {
         self.0.nudged.subscribe()
+    }
+
+    /// What all live gateways have acked: now, or with many gateways a moment ago.
+    fn live_acks(&self) -> Arc<LiveAcks> {
+        // While it is taken, whoever else waits for acks waits here.
+        let mut taken = locked(&self.0.live_acks);
+        if let Some(taken) = taken.as_ref().filter(|taken| Instant::now() < taken.used_until()) {
+            return Arc::clone(taken);
+        }
+        // Before the look: what moves during it makes the waiters look again.
+        let moves = *self.0.moved.borrow();
+        let live = Arc::new(self.registry().live_acks(moves));
+        *taken = Some(Arc::clone(&live));
+        live
     }
 
     fn note_move(&self) {

@@ -77,6 +77,20 @@ impl FeedState {
         (fetches && since.epoch != self.version().epoch).then_some(since.seq)
     }
 
+    /// Bytes of the tables that a gateway that holds `held` fetches after the answer to `plan`, as far as that is
+    /// known before.
+    pub fn to_fetch(&self, plan: &Plan, held: &Held) -> usize {
+        let whole = plan.whole.iter().map(|table| self.whole[*table].bytes.len());
+        let fetches_base = match &plan.bans {
+            BansPlan::Whole => held.hashes[Table::BanBase] != Some(self.base.blob.hash),
+            BansPlan::FoldSince(since) => !self.log.reaches(*since),
+            BansPlan::FoldRestartGuess(guess) => !self.log.reaches(guess.upto),
+            BansPlan::Unchanged | BansPlan::Delta(_) | BansPlan::FoldNothing => false,
+        };
+        let base = fetches_base.then(|| self.base.table.as_bytes().len());
+        whole.filter(|bytes| *bytes > MAX_INLINE).chain(base).fold(0, usize::saturating_add)
+    }
+
     /// The bytes of the answer to `plan`.
     pub fn answer(&self, plan: &Plan) -> Bytes {
         self.answers.get_or_encode(plan, || self.encode(plan))

@@ -39,13 +39,13 @@ impl Blobs {
         self.prune(table, keep);
     }
 
-    /// The page of `hash` from `offset` on, at most `MAX_PAGE` bytes; `None`: there is no such
-    /// blob, or it is no longer kept.
-    pub fn page(&self, hash: BlobHash, offset: u64) -> Option<Bytes> {
+    /// The page of `hash` from `offset` on, at most `MAX_PAGE` bytes, and how many bytes the blob has;
+    /// `None`: there is no such blob, or it is no longer kept.
+    pub fn page(&self, hash: BlobHash, offset: u64) -> Option<(Bytes, usize)> {
         let stored = self.0.iter().find(|stored| stored.hash == hash)?;
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(stored.bytes.len());
         let to = from.saturating_add(MAX_PAGE).min(stored.bytes.len());
-        Some(stored.bytes.slice(from..to))
+        Some((stored.bytes.slice(from..to), stored.bytes.len()))
     }
 
     /// Removes superseded blobs older than `keep`, but never the last one that was superseded.
@@ -97,11 +97,11 @@ mod tests {
         let mut fetched = Vec::new();
         let mut pages = 0;
         while (fetched.len() as u64) < blob.len {
-            fetched.extend_from_slice(&blobs.page(blob.hash, fetched.len() as u64).unwrap());
+            fetched.extend_from_slice(&blobs.page(blob.hash, fetched.len() as u64).unwrap().0);
             pages += 1;
         }
         assert_eq!((fetched == bytes, pages), (true, 3));
-        assert_eq!(blobs.page(blob.hash, u64::MAX), Some(Bytes::new()));
+        assert_eq!(blobs.page(blob.hash, u64::MAX), Some((Bytes::new(), bytes.len())));
         assert_eq!(blobs.page(BlobHash(1), 0), None);
     }
 

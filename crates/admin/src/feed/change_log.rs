@@ -99,10 +99,15 @@ impl ChangeLog {
         }
     }
 
+    /// Whether all changes after `since` are known.
+    pub fn reaches(&self, since: LogPosition) -> bool {
+        since >= self.floor
+    }
+
     /// The prefixes in which the bans at `since` may differ from the base that was cut at `cut`,
     /// whichever of the two is older; `None`: the log does not reach back to `since`.
     pub fn between(&self, since: LogPosition, cut: LogPosition) -> Option<BTreeSet<Prefix>> {
-        if since < self.floor {
+        if !self.reaches(since) {
             return None;
         }
         if since > cut {

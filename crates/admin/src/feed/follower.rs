@@ -70,6 +70,7 @@ impl Follower {
                     self.catch_up().await;
                     self.forget_old();
                     self.direct_tables.forget_unasked();
+                    self.shared.downloads.expire();
                 }
                 Some(event) = inbox.recv() => {
                     let mut events = vec![event];

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use super::blobs::Blobs;
 use super::direct_rows::Lateness;
 use super::direct_tables::CompiledTables;
+use super::downloads::Downloads;
 use super::events::FollowerEvent;
 use super::restart_guess::RestartGuesses;
 use super::state::FeedState;
@@ -45,7 +46,8 @@ pub struct FeedOptions {
     pub keep: Duration,
     /// Least time between two releases of polls; see `pace_each`.
     pub pace_min: Duration,
-    /// Least time between two releases of polls, per waiting poll; the longer of both counts.
+    /// Least time between two releases of polls, per waiting poll; the longer of both counts. About twice the
+    /// processor time of an answer and its ack, so that the feed keeps one processor half busy at most.
     pub pace_each: Duration,
     /// How often small tables are compared with the store.
     pub reconcile_small: Duration,
@@ -65,7 +67,7 @@ impl Default for FeedOptions {
             table_limit: MAX_BAN_BASE,
             keep: Duration::from_secs(15 * 60),
             pace_min: Duration::from_millis(2),
-            pace_each: Duration::from_micros(20),
+            pace_each: Duration::from_micros(100),
             reconcile_small: Duration::from_secs(60),
             reconcile_large: Duration::from_secs(600),
         }
@@ -102,6 +104,8 @@ pub(super) struct FeedInner {
     pub blobs: Mutex<Blobs>,
     /// Polls that wait at this moment.
     pub waiting: AtomicUsize,
+    /// Who is sent large tables, and who waits for it.
+    pub downloads: Downloads,
     /// The newest refresh that was ordered here or that a gateway reported.
     pub refresh: AtomicU64,
     /// Held while a refresh is ordered: each reads all tables, one after the other.

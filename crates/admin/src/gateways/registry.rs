@@ -1,6 +1,6 @@
 //! Registry of connected gateways: last ack, last seen, lost after 3 s.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -11,8 +11,9 @@ use tidegate_policy::wire::sync::{Ack, Gateway, Poller};
 use tokio::time::Instant;
 
 use super::enforced::VersionTimes;
+use super::live_acks::LiveAcks;
 use super::poller::PollerRecord;
-use super::{Applied, FORGOTTEN_AFTER, GatewayStatus, Goal, LOST_AFTER};
+use super::{FORGOTTEN_AFTER, GatewayStatus, Goal, LOST_AFTER};
 
 /// A process without an open poll for longer than this, whose node has a newer process, has been
 /// replaced. Between two polls of a live process much less time passes.
@@ -29,10 +30,12 @@ pub(super) struct Registry {
     pub(super) epoch: u64,
     /// When the versions of the epoch were created.
     versions: VersionTimes,
-    /// By node, then in the order in which the processes appeared.
-    nodes: BTreeMap<String, Vec<Process>>,
+    /// By node; of each in the order in which the processes appeared.
+    nodes: HashMap<String, Vec<Process>>,
     /// Processes in `nodes`.
     count: usize,
+    /// How long messages of gateways wait until this service reads them.
+    delay: Duration,
 }
 
 struct Process {
@@ -43,8 +46,8 @@ struct Process {
     known_since: Instant,
     /// When it last opened or closed a poll, or acked.
     last_poll: Instant,
-    /// When it last posted events.
-    last_post: Instant,
+    /// When it last posted events or asked for a page of a table.
+    last_other: Instant,
     /// The goal that it was last asked to ack.
     asked: Goal,
     /// The newest version of the epoch that all its VMs enforce, or that existed before it was
@@ -64,7 +67,7 @@ impl Process {
             polls: 0,
             known_since: now,
             last_poll: now,
-            last_post: now,
+            last_other: now,
             asked: Goal::default(),
             enforced,
             unread: Vec::new(),
@@ -79,7 +82,7 @@ impl Process {
 
     /// When it was last heard of, if no poll is open.
     fn last_heard(&self) -> Instant {
-        self.last_poll.max(self.last_post)
+        self.last_poll.max(self.last_other)
     }
 
     /// Time since it was last heard of; zero while a poll is open.
@@ -87,8 +90,8 @@ impl Process {
         if self.polls > 0 { Duration::ZERO } else { now.saturating_duration_since(self.last_heard()) }
     }
 
-    fn is_lost(&self, now: Instant) -> bool {
-        self.silent_for(now) > LOST_AFTER
+    fn is_lost(&self, now: Instant, lost_after: Duration) -> bool {
+        self.silent_for(now) > lost_after
     }
 }
 
@@ -100,12 +103,6 @@ pub(super) struct AckOutcome {
     /// For each version that the gateway now enforces for the first time: time since its
     /// creation.
     pub(super) enforced: Vec<Duration>,
-}
-
-/// Counts for a waiter, and when they may change without a new message.
-pub(super) struct LiveCount {
-    pub(super) applied: Applied,
-    pub(super) next_loss: Option<Instant>,
 }
 
 impl Registry {
@@ -125,7 +122,8 @@ impl Registry {
 
     fn add(&mut self, gateway: &Gateway, now: Instant) {
         if self.count >= MAX_GATEWAYS {
-            self.nodes.values_mut().for_each(|all| all.retain(|process| !process.is_lost(now)));
+            let after = self.lost_after();
+            self.nodes.values_mut().for_each(|all| all.retain(|process| !process.is_lost(now, after)));
             self.tidy();
         }
         if self.count >= MAX_GATEWAYS {
@@ -156,7 +154,9 @@ impl Registry {
         let Some(process) = self.find(gateway) else { return false };
         process.last_poll = now;
         let changed = process.unread != formats.unread();
-        process.unread = formats.unread().to_vec();
+        if changed {
+            process.unread = formats.unread().to_vec();
+        }
         changed
     }
 
@@ -186,9 +186,12 @@ impl Registry {
     pub(super) fn addresses(&self) -> Vec<(IpAddr, String)> {
         let now = Instant::now();
         let all = self.nodes.iter().flat_map(|(node, all)| all.iter().map(move |process| (node, process)));
-        all.filter(|(_, process)| !process.is_lost(now))
-            .filter_map(|(node, process)| Some((process.address?, node.clone())))
-            .collect()
+        let after = self.lost_after();
+        let live = all.filter(|(_, process)| !process.is_lost(now, after));
+        let mut addresses: Vec<_> =
+            live.filter_map(|(node, process)| Some((process.address?, node.clone()))).collect();
+        addresses.sort_unstable_by(|(_, one), (_, other)| one.cmp(other));
+        addresses
     }
 
     /// Adds a gateway that posts or acks before its first poll here, if no process of its node is
@@ -202,13 +205,13 @@ impl Registry {
         new
     }
 
-    /// Notes a post of events. Returns whether the set of live gateways changed.
-    pub(super) fn note_post(&mut self, gateway: &Gateway) -> bool {
+    /// Notes a post of events or a download. Returns whether the set of live gateways changed.
+    pub(super) fn note_heard(&mut self, gateway: &Gateway) -> bool {
         let now = Instant::now();
-        let new = self.add_if_missing(gateway);
+        let (new, after) = (self.add_if_missing(gateway), self.lost_after());
         let Some(process) = self.find(gateway) else { return new };
-        let returned = process.is_lost(now);
-        process.last_post = now;
+        let returned = process.is_lost(now, after);
+        process.last_other = now;
         new || returned
     }
 
@@ -259,9 +262,21 @@ impl Registry {
     pub(super) fn unenforced(&mut self) -> Option<Duration> {
         let now = Instant::now();
         self.prune_replaced(now);
-        let live = self.nodes.values().flatten().filter(|process| !process.is_lost(now));
+        let after = self.lost_after();
+        let live = self.nodes.values().flatten().filter(|process| !process.is_lost(now, after));
         let oldest = live.filter_map(|process| self.versions.first_after(process.enforced)).min()?;
         Some(now.saturating_duration_since(oldest))
+    }
+
+    /// Notes how long a message waits at this moment. What was noted before is forgotten little by little.
+    pub(super) fn note_delay(&mut self, delay: Duration) {
+        self.delay = delay.max(self.delay / 32 * 31);
+    }
+
+    /// A gateway without an open poll that was not heard of for longer than this is lost: what it has sent meanwhile
+    /// may wait for as long as this service is late.
+    fn lost_after(&self) -> Duration {
+        LOST_AFTER.saturating_add(self.delay)
     }
 
     pub(super) fn forget(&mut self, gateway: &Gateway) -> bool {
@@ -285,70 +300,70 @@ impl Registry {
         }
     }
 
-    /// Counts of the gateways that have reached `goal`. `None`: the goal's epoch is over and
-    /// there are live gateways, so it will not be reached.
-    pub(super) fn count(&mut self, goal: &Goal) -> Option<LiveCount> {
+    /// What all live gateways have acked, after so many moves.
+    pub(super) fn live_acks(&mut self, moves: u64) -> LiveAcks {
         let now = Instant::now();
         self.prune_replaced(now);
-        let version = goal.version;
-        let mut applied = Applied { version, ..Applied::default() };
-        let mut next_loss: Option<Instant> = None;
-        for process in self.nodes.values().flatten() {
-            if process.is_lost(now) {
-                applied.lost += 1;
-                continue;
-            }
-            applied.of += 1;
-            if process.unread.is_empty() && process.ack.is_some_and(|ack| goal.is_met(&ack)) {
-                applied.gateways += 1;
-            } else if process.polls == 0 {
-                // One tick later: at the limit itself it is not yet over.
-                let limits =
-                    [process.last_poll + REPLACED_AFTER + TICK, process.last_heard() + LOST_AFTER + TICK];
-                let next = limits.into_iter().filter(|limit| *limit > now);
-                next_loss = next_loss.into_iter().chain(next).min();
+        let lost_after = self.lost_after();
+        let mut live = LiveAcks::new(now, moves, self.epoch);
+        for processes in self.nodes.values() {
+            let newest = processes.last().map(|process| process.id);
+            for process in processes {
+                if process.is_lost(now, lost_after) {
+                    live.lost += 1;
+                    continue;
+                }
+                live.of += 1;
+                live.acks.extend(process.ack.filter(|ack| ack.stale == 0 && process.unread.is_empty()));
+                if process.polls == 0 {
+                    // One tick later: at the limit itself it is not yet over.
+                    let is_newest = newest == Some(process.id);
+                    let replaced = (!is_newest).then(|| process.last_poll + REPLACED_AFTER + TICK);
+                    let lost = process.last_heard() + lost_after + TICK;
+                    let next = replaced.into_iter().chain([lost]).filter(|limit| *limit > now);
+                    live.next_loss = live.next_loss.into_iter().chain(next).min();
+                }
             }
         }
-        let current = self.epoch == version.epoch;
-        Some(LiveCount { applied, next_loss }).filter(|count| current || count.applied.of == 0)
-    }
-
-    /// Counts for a version whose epoch is over.
-    pub(super) fn count_of_old_epoch(&self, version: Version) -> Applied {
-        let now = Instant::now();
-        let (lost, live): (Vec<_>, Vec<_>) =
-            self.nodes.values().flatten().partition(|process| process.is_lost(now));
-        Applied { gateways: 0, of: live.len(), lost: lost.len(), version, elapsed: Duration::ZERO }
+        live
     }
 
     pub(super) fn list(&mut self) -> Vec<GatewayStatus> {
         let now = Instant::now();
         self.prune_replaced(now);
+        let after = self.lost_after();
         let status = |node: &String, process: &Process| GatewayStatus {
             gateway: Gateway { node: node.clone(), process: process.id },
             address: process.address,
             ack: process.ack,
-            lost: process.is_lost(now),
+            lost: process.is_lost(now, after),
             known_for: now.saturating_duration_since(process.known_since),
             silent_for: process.closed_for(now),
             unread: process.unread.clone(),
             poller: process.poller.as_ref().map(|record| record.status(now)),
         };
-        self.nodes.iter().flat_map(|(node, all)| all.iter().map(move |p| status(node, p))).collect()
+        let mut nodes: Vec<_> = self.nodes.iter().collect();
+        nodes.sort_unstable_by_key(|(node, _)| *node);
+        nodes.into_iter().flat_map(|(node, all)| all.iter().map(move |p| status(node, p))).collect()
     }
 
     /// Removes processes that a newer one of their node has replaced, and those that have been
     /// lost for too long.
     fn prune_replaced(&mut self, now: Instant) {
+        let mut is_tidy = true;
         for processes in self.nodes.values_mut() {
             let Some(newest) = processes.last().map(|process| process.id) else { continue };
             processes.retain(|process| {
                 let closed = process.closed_for(now);
                 let replaced = process.id != newest && closed > REPLACED_AFTER;
-                !replaced && process.silent_for(now) <= FORGOTTEN_AFTER
+                let stays = !replaced && process.silent_for(now) <= FORGOTTEN_AFTER;
+                is_tidy &= stays;
+                stays
             });
         }
-        self.tidy();
+        if !is_tidy {
+            self.tidy();
+        }
     }
 
     fn tidy(&mut self) {
@@ -361,6 +376,6 @@ impl Registry {
     }
 }
 
-fn find<'n>(nodes: &'n mut BTreeMap<String, Vec<Process>>, gateway: &Gateway) -> Option<&'n mut Process> {
+fn find<'n>(nodes: &'n mut HashMap<String, Vec<Process>>, gateway: &Gateway) -> Option<&'n mut Process> {
     nodes.get_mut(&gateway.node)?.iter_mut().find(|process| process.id == gateway.process)
 }

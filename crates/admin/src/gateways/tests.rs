@@ -112,6 +112,46 @@ async fn a_waiter_does_not_wait_for_one_who_is_lost_meanwhile() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_is_lost_because_the_service_is_late() {
+    let gateways = registry();
+    drop(gateways.poll(&gateway("a", 1)));
+    gateways.note_delay(Duration::from_secs(2));
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(numbers(&gateways, 1).await, (0, 1, 0), "its next poll may be here");
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(numbers(&gateways, 1).await, (0, 0, 1));
+    // A ban of a moment ago does not wait for it either.
+    drop(gateways.poll(&gateway("a", 1)));
+    for _ in 0..200 {
+        gateways.note_delay(Duration::from_millis(1));
+    }
+    sleep(Duration::from_millis(3_010)).await;
+    assert_eq!(numbers(&gateways, 1).await, (0, 0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_waiters_look_together_and_miss_no_ack() {
+    let gateways = registry();
+    let names: Vec<_> = (0..1_000).map(|n| gateway(&format!("g{n}"), 1)).collect();
+    let _polls: Vec<_> = names.iter().map(|name| gateways.poll(name)).collect();
+    let waiting: Vec<_> = (1..=20)
+        .map(|seq| tokio::spawn(gateways.waiter().reached(version(seq), Duration::from_secs(30))))
+        .collect();
+    for seq in 1..=20 {
+        for name in &names {
+            gateways.ack(name, ack(seq));
+        }
+        sleep(Duration::from_millis(3)).await;
+    }
+    for (waiter, seq) in waiting.into_iter().zip(1..) {
+        let applied = waiter.await.unwrap();
+        assert!(applied.all() && applied.of == 1_000, "{applied:?}");
+        let longest = Duration::from_millis(3 * seq + 20);
+        assert!(applied.elapsed <= longest, "version {seq}: {:?}", applied.elapsed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_process_takes_its_nodes_place() {
     let gateways = registry();
     drop(gateways.poll(&gateway("a", 1)));
@@ -212,16 +252,16 @@ async fn a_poll_is_asked_for_the_ack_of_a_refresh() {
 async fn whoever_posts_events_counts_and_has_applied_nothing() {
     let gateways = registry();
     let name = gateway("a", 1);
-    gateways.note_post(&name);
+    gateways.note_heard(&name);
     assert_eq!(numbers(&gateways, 1).await, (0, 1, 0));
     sleep(Duration::from_secs(2)).await;
-    gateways.note_post(&name);
+    gateways.note_heard(&name);
     sleep(Duration::from_secs(3)).await;
     assert_eq!(numbers(&gateways, 1).await, (0, 1, 0));
     assert_eq!(gateways.list()[0].silent_for, Duration::from_secs(5), "since its last poll");
     sleep(Duration::from_millis(1)).await;
     assert_eq!(numbers(&gateways, 1).await, (0, 0, 1));
-    gateways.note_post(&name);
+    gateways.note_heard(&name);
     assert_eq!(numbers(&gateways, 1).await, (0, 1, 0));
     let poll = gateways.poll(&name);
     gateways.ack(&name, ack(1));
@@ -230,7 +270,7 @@ async fn whoever_posts_events_counts_and_has_applied_nothing() {
 
     // The last events of a process that was replaced do not bring it back.
     let _new = gateways.poll(&gateway("a", 2));
-    gateways.note_post(&name);
+    gateways.note_heard(&name);
     assert_eq!(numbers(&gateways, 1).await, (0, 1, 0));
     assert_eq!(gateways.list().len(), 1);
 }

@@ -6,18 +6,18 @@ use std::time::Duration;
 use serde::Serialize;
 use tidegate_policy::version::Version;
 use tidegate_policy::wire::sync::Ack;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use utoipa::ToSchema;
 
 use super::Gateways;
 
-/// After this long without the acks that a waiter needs, open polls are answered to get them:
-/// these are gateways that were answered before the waiter came. Those whose answer asked for an
-/// ack are usually quicker.
+/// After this long without the acks that a waiter needs, and [`NUDGE_EACH`] per live gateway, open
+/// polls are answered to get them: these are gateways that were answered before the waiter came.
+/// Those whose answer asked for an ack are usually quicker.
 const NUDGE_AFTER: Duration = Duration::from_millis(20);
-/// Least time between two counts of all gateways, per gateway: with thousands of gateways every
-/// ack would otherwise cause a count of all.
-const LOOK_EVERY: Duration = Duration::from_micros(1);
+/// Thousands of gateways take longer until each has been answered and has acked. A nudge wakes all
+/// open polls.
+const NUDGE_EACH: Duration = Duration::from_micros(200);
 
 /// What a waiter waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -95,32 +95,29 @@ impl Waiter {
     /// always with the counts at that moment.
     pub async fn reached(mut self, goal: impl Into<Goal>, within: Duration) -> Applied {
         let goal = goal.into();
-        let deadline = Instant::now() + within;
-        let nudge_at = Instant::now() + NUDGE_AFTER;
+        let began = Instant::now();
+        let deadline = began + within;
         let mut moved = self.gateways.0.moved.subscribe();
         loop {
-            moved.mark_unchanged();
-            let count = self.gateways.registry().count(&goal);
-            let Some(count) = count else {
-                let applied = self.gateways.registry().count_of_old_epoch(goal.version);
-                return self.answer(applied);
-            };
-            let now = Instant::now();
-            if count.applied.all() || now >= deadline {
-                return self.answer(count.applied);
+            let live = self.gateways.live_acks();
+            let applied = live.applied(&goal);
+            if live.is_out_of_reach(&goal) {
+                return self.answer(Applied { gateways: 0, ..applied });
             }
+            let now = Instant::now();
+            if applied.all() || now >= deadline {
+                return self.answer(applied);
+            }
+            let each = NUDGE_EACH * u32::try_from(live.of).unwrap_or(u32::MAX);
+            let nudge_at = began + NUDGE_AFTER + each;
             if now >= nudge_at && !self.nudging {
                 self.nudge();
             }
             let nudge_at = (!self.nudging).then_some(nudge_at);
-            let look = [nudge_at, count.next_loss].into_iter().flatten().fold(deadline, Instant::min);
+            let look = [nudge_at, live.next_loss].into_iter().flatten().fold(deadline, Instant::min);
             // An error would mean that the registry is gone, which `self` holds.
-            if timeout_at(look, moved.changed()).await.is_ok() {
-                let pause = LOOK_EVERY * u32::try_from(count.applied.of).unwrap_or(u32::MAX);
-                if pause >= Duration::from_millis(1) {
-                    sleep(pause.min(deadline.saturating_duration_since(Instant::now()))).await;
-                }
-            }
+            let _ = timeout_at(look, moved.wait_for(|moves| *moves != live.moves)).await;
+            sleep_until(live.used_until().min(deadline)).await;
         }
     }
 

@@ -51,7 +51,7 @@ async fn answer(app: &AppState, request: Request<Body>, check: Check) -> ApiResu
         tracing::error!(%error, "an answer cannot be encoded");
         Problem::new(ProblemCode::StoreUnreadable, "the answer cannot be encoded; the service's log says why")
     })?;
-    Ok(binary(bytes.into()))
+    Ok(binary(bytes))
 }
 
 fn find(check: Check, question: &Question<'_>, tables: &Arc<Tables>) -> Found {

@@ -80,7 +80,7 @@ pub async fn record(
 ) -> ApiResult<Response> {
     let gateway = gateway(request.headers())?;
     let params = QueryParams::read(request.uri(), &["sync"])?;
-    app.gateways.note_post(&gateway);
+    app.gateways.note_heard(&gateway);
     match params.flag("sync")? {
         true => record_open(&app, &author, gateway, request).await.map(IntoResponse::into_response),
         false => record_batches(&app, &author, gateway, request).await.map(IntoResponse::into_response),

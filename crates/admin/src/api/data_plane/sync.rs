@@ -1,15 +1,20 @@
 //! The feed for gateways: long poll, pages of tables, acks. The formats are in
 //! `tidegate_policy::wire::sync`.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
 use serde_json::json;
 use tidegate_policy::digest::BlobHash;
 use tidegate_policy::tables::Table;
@@ -25,6 +30,7 @@ use crate::api::openapi::about::{About, BINARY};
 use crate::api::openapi::parameters::{OFFSET, SYNC_SINCE, SYNC_WAIT};
 use crate::api::query::{PathParam, QueryParams, shortened};
 use crate::auth::Role;
+use crate::feed::{PageGuard, TooManyDownloads};
 use crate::problem::{ApiResult, Problem, ProblemCode};
 use crate::serve::connections::OpenConnection;
 use crate::time;
@@ -51,6 +57,8 @@ pub fn routes() -> Endpoints {
         .about(About::new("Takes what a gateway enforces").answers_with(204, "noted", None))
 }
 
+/// A page is handed to its connection in pieces of so many bytes.
+const PIECE: usize = 128 << 10;
 /// Longest wait of a poll, whatever it asks for.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 
@@ -101,15 +109,51 @@ pub async fn blob(
     PathParam(hash): PathParam,
     request: Request,
 ) -> ApiResult<Response> {
-    gateway(request.headers())?;
+    let gateway = gateway(request.headers())?;
     let params = QueryParams::read(request.uri(), &["offset"])?;
     let offset = params.parsed::<u64>("offset", "write a number of bytes")?.unwrap_or(0);
     let hash: BlobHash = hash.parse().map_err(|_| {
         Problem::parameter("hash", "invalid", "a table's name is 32 hex digits, as the sync answer gave it")
     })?;
-    app.feed.blob(hash, offset).map(binary).ok_or_else(|| {
+    // It may load for longer than a gateway may be silent.
+    app.gateways.note_heard(&gateway);
+    let page = app.feed.page(&gateway, hash, offset).await.map_err(|TooManyDownloads| {
+        let detail = "as many gateways are sent large tables as may be at once: sync again";
+        Problem::new(ProblemCode::TooManyConnections, detail)
+    })?;
+    let (bytes, _under_way) = page.ok_or_else(|| {
         Problem::new(ProblemCode::BlobGone, "this table is not needed any more: sync again from what is held")
-    })
+    })?;
+    Ok(binary(Body::new(PageBody { bytes, _under_way })))
+}
+
+/// A page, which counts as sent when all of it was taken, or the gateway went.
+struct PageBody {
+    bytes: Bytes,
+    _under_way: PageGuard,
+}
+
+impl HttpBody for PageBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    /// In pieces, so that its end is near when the last one is taken.
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let length = self.bytes.len().min(PIECE);
+        let piece = self.bytes.split_to(length);
+        Poll::Ready((length > 0).then_some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.len() as u64)
+    }
 }
 
 /// Takes the ack of a gateway.
@@ -122,12 +166,12 @@ pub async fn ack(State(app): State<AppState>, headers: HeaderMap) -> ApiResult<S
 }
 
 /// An answer in a binary format.
-pub fn binary(bytes: Bytes) -> Response {
+pub fn binary(body: impl Into<Body>) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    (headers, bytes).into_response()
+    (headers, body.into()).into_response()
 }
 
 /// The gateway that sent the request.

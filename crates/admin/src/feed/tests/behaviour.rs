@@ -210,6 +210,93 @@ async fn the_first_change_goes_at_once_and_a_burst_goes_together() {
     crowd.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
+/// More gateways than get large answers at once: with the next poll, which has no news, another one's turn comes.
+#[tokio::test(start_paused = true)]
+async fn large_answers_go_to_some_at_once_and_soon_to_all() {
+    let store = Arc::new(Memory::default());
+    let feed = start(&store, FeedOptions::default()).await;
+    let mut gateways: Vec<_> = (0..100).map(|n| SimGateway::new(&format!("g{n}"))).collect();
+    for gateway in &mut gateways {
+        gateway.poll(&feed).await;
+    }
+    let before = Instant::now();
+    store.put(
+        (0..60_000).map(|n| row(&format!("10.{}.{}.{}", n / 62_500, n / 250 % 250, n % 250), "banned", None)),
+    );
+    let polling: Vec<_> = gateways
+        .into_iter()
+        .map(|mut gateway| {
+            let feed = feed.clone();
+            tokio::spawn(async move {
+                let bytes = gateway.ask(&feed, Duration::from_secs(25)).await.expect("an answer");
+                let answer = SyncAnswer::from_bytes(&bytes).unwrap();
+                (gateway.since, gateway.refresh) = (Some(answer.version), Some(answer.refresh));
+                let got = before.elapsed();
+                assert_eq!(gateway.ask(&feed, Duration::from_millis(100)).await, None);
+                (bytes.len(), got)
+            })
+        })
+        .collect();
+    for polling in polling {
+        let (length, got) = polling.await.unwrap();
+        assert!(length > 300_000 && got < Duration::from_secs(1), "{length} bytes after {got:?}");
+    }
+}
+
+async fn wait_for_answer(gateway: &mut SimGateway, feed: &Feed) {
+    if let Some(bytes) = gateway.ask(feed, Duration::from_secs(25)).await {
+        gateway.apply(feed, SyncAnswer::from_bytes(&bytes).unwrap());
+    }
+}
+
+/// When a gateway gets a second change, with 99 others of which so many are slow to poll again.
+async fn second_answer(slow: usize) -> Duration {
+    let store = Arc::new(Memory::default());
+    let options = FeedOptions { pace_each: Duration::from_micros(200), ..FeedOptions::default() };
+    let feed = start(&store, options).await;
+    let mut gateways: Vec<_> = (0..100).map(|n| SimGateway::new(&format!("g{n}"))).collect();
+    for gateway in &mut gateways {
+        gateway.poll(&feed).await;
+    }
+    let mut fast = gateways.pop().unwrap();
+    let others = gateways.into_iter().enumerate().map(|(n, mut other)| {
+        let feed = feed.clone();
+        let pause = if n < slow { Duration::from_secs(10) } else { Duration::ZERO };
+        tokio::spawn(async move {
+            loop {
+                wait_for_answer(&mut other, &feed).await;
+                sleep(pause).await;
+            }
+        })
+    });
+    let others: Vec<_> = others.collect();
+    let following = tokio::spawn({
+        let feed = feed.clone();
+        async move {
+            let before = Instant::now();
+            while fast.banned().len() < 2 {
+                wait_for_answer(&mut fast, &feed).await;
+            }
+            before.elapsed()
+        }
+    });
+    sleep(Duration::from_secs(1)).await;
+    store.ban("192.0.2.1");
+    sleep(Duration::from_millis(5)).await;
+    store.ban("192.0.2.2");
+    let took = following.await.unwrap();
+    others.iter().for_each(tokio::task::JoinHandle::abort);
+    took.saturating_sub(Duration::from_secs(1))
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_wait_until_most_gateways_poll_again_and_not_for_long() {
+    // 100 polls: 20 ms, and four times as long until 90 are back.
+    let taken = [second_answer(0).await, second_answer(9).await, second_answer(50).await];
+    let around = |taken: Duration, ms: u128| (ms..ms + 8).contains(&taken.as_millis());
+    assert!(around(taken[0], 20) && around(taken[1], 20) && around(taken[2], 100), "{taken:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_answer_is_encoded_once_for_all_who_hold_the_same() {
     let store = Arc::new(Memory::default());
