@@ -23,12 +23,12 @@ pub(crate) mod ui;
 mod wait_applied;
 
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{CONTENT_TYPE, ETAG};
-use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, Version};
-use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use bytes::Bytes;
@@ -36,9 +36,8 @@ use serde_json::{Value, json};
 use tidegate_policy::wire::sync::TIME_HEADER;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{Predicate, SizeAbove};
-use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
-use tower_http::trace::TraceLayer;
-use tracing::Span;
+use tower_http::request_id::{MakeRequestId, MakeRequestUuid, RequestId};
+use tracing::{Instrument, Span};
 
 use crate::auth::{Role, RoleGuard, require_role};
 use crate::metrics::{Listener, Metrics};
@@ -57,6 +56,7 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(60);
 
 /// The same of [`UPLOADS`], of whose bodies each piece has a limit of its own.
 const LONGEST_UPLOAD: Duration = Duration::from_secs(900);
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What takes a large file.
 const UPLOADS: [&str; 2] = ["/api/admin/geo", "/api/admin/restore"];
 
@@ -84,13 +84,7 @@ fn is_compressible(_: StatusCode, _: Version, headers: &HeaderMap, _: &Extension
 /// The gateways' listener.
 pub fn data_plane(app: AppState) -> Router {
     let open = limited(alive_routes().into_router(), &app);
-    let router = finish(Listener::Gateways, Role::Gateway, open, data_plane::routes(), app);
-    router.layer(map_response(async |mut response: Response| {
-        // By it a gateway tells this service's answers from Envoy's own, and the time by which
-        // entries expire.
-        response.headers_mut().insert(TIME_HEADER, time_text::now_ms().into());
-        response
-    }))
+    finish(Listener::Gateways, Role::Gateway, open, data_plane::routes(), app)
 }
 
 /// All endpoints with their roles, those of the people's listener first.
@@ -160,78 +154,87 @@ fn finish(
         limits: app.limits.clone(),
         metrics: app.metrics.clone(),
     };
-    let guarded = guarded
-        .fallback(nothing_here)
-        .method_not_allowed_fallback(not_this_method)
-        .layer(from_fn_with_state(app.clone(), once_per_key))
-        .layer(from_fn_with_state(guard, require_role))
-        .layer(from_fn(require_room));
+    let mut guarded = guarded.fallback(nothing_here).method_not_allowed_fallback(not_this_method);
+    if listener == Listener::People {
+        guarded = guarded.layer(from_fn_with_state(app.clone(), once_per_key));
+    }
+    let guarded = guarded.layer(from_fn_with_state(Arc::new(guard), require_role));
     let all = open.method_not_allowed_fallback(not_this_method).merge(guarded);
     observed(listener, all.with_state(app.clone()), &app)
 }
 
 /// Limits the time of answers, counts and logs them, and gives each request an id.
 fn observed(listener: Listener, router: Router, app: &AppState) -> Router {
-    router
-        .layer(from_fn(limit_time))
-        .layer(from_fn_with_state((listener, app.metrics.clone()), count))
-        .layer(PropagateRequestIdLayer::x_request_id())
-        .layer(
-            TraceLayer::new_for_http()
-                .make_span_with(span)
-                .on_request(())
-                .on_response(log_answer)
-                .on_failure(()),
-        )
-        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+    let observer = Observer { listener, metrics: app.metrics.clone() };
+    router.layer(from_fn_with_state(Arc::new(observer), observe))
+}
+
+/// What [`observe`] notes, and of which listener.
+struct Observer {
+    listener: Listener,
+    metrics: Metrics,
+}
+
+/// All of that in one layer: each layer costs every poll of every gateway time, and memory while it waits.
+async fn observe(State(observer): State<Arc<Observer>>, mut request: Request, next: Next) -> Response {
+    let id = identify(&mut request);
+    let (method, path) = (request.method().clone(), request.extensions().get::<MatchedPath>().cloned());
+    let path = path.as_ref().map_or("", MatchedPath::as_str);
+    let span = span(&method, path, id.as_ref());
+    let longest = longest_answer(path);
+    let began = Instant::now();
+    let answer = next.run(request).instrument(span.clone());
+    let answer = tokio::time::timeout(longest, answer).await;
+    let mut response = answer.unwrap_or_else(|_| {
+        let detail = format!("no answer within {} s; a change may have been made", longest.as_secs());
+        Problem::new(ProblemCode::Timeout, detail).into_response()
+    });
+    observer.metrics.answered(observer.listener, &method, path, response.status());
+    span.in_scope(|| log_answer(response.status(), began.elapsed()));
+    if let Some(id) = id {
+        response.headers_mut().entry(REQUEST_ID).or_insert(id);
+    }
+    if observer.listener == Listener::Gateways {
+        // By it a gateway tells this service's answers from Envoy's own, and the time by which
+        // entries expire.
+        response.headers_mut().insert(TIME_HEADER, time_text::now_ms().into());
+    }
+    response
+}
+
+/// The request's id, which handlers find among its extensions: the caller's own, or a new one.
+fn identify(request: &mut Request) -> Option<HeaderValue> {
+    let said = request.headers().get(REQUEST_ID).cloned().map(RequestId::new);
+    let id = said.or_else(|| MakeRequestUuid.make_request_id(request))?;
+    let value = id.header_value().clone();
+    request.extensions_mut().insert(id);
+    Some(value)
 }
 
 /// Refuses what comes by a connection of the listener's reserve.
 async fn require_room(request: Request, next: Next) -> ApiResult<Response> {
     let connection = request.extensions().get::<Arc<OpenConnection>>();
     if connection.is_some_and(|connection| connection.is_reserve()) {
-        let detail = "the listener has all the connections that it may have, and all are in use; try again";
-        return Err(Problem::new(ProblemCode::TooManyConnections, detail));
+        return Err(Problem::no_room());
     }
     Ok(next.run(request).await)
 }
 
-/// Limits the time of an answer.
-async fn limit_time(request: Request, next: Next) -> Response {
-    let path = request.extensions().get::<MatchedPath>();
-    let is_upload = path.is_some_and(|path| UPLOADS.contains(&path.as_str()));
-    let longest = if is_upload { LONGEST_UPLOAD } else { LONGEST_ANSWER };
-    tokio::time::timeout(longest, next.run(request)).await.unwrap_or_else(|_| {
-        let detail = format!("no answer within {} s; a change may have been made", longest.as_secs());
-        Problem::new(ProblemCode::Timeout, detail).into_response()
-    })
-}
-
-/// Counts an answer.
-async fn count(
-    State((listener, metrics)): State<(Listener, Metrics)>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let method = request.method().clone();
-    let path = request.extensions().get::<MatchedPath>().cloned();
-    let response = next.run(request).await;
-    metrics.answered(listener, &method, path.as_ref().map_or("", MatchedPath::as_str), response.status());
-    response
+/// How long an answer of this path may take.
+fn longest_answer(path: &str) -> Duration {
+    if UPLOADS.contains(&path) { LONGEST_UPLOAD } else { LONGEST_ANSWER }
 }
 
 /// What is logged of a request: of the caller only the token's name, which is put in later, and of the path
 /// only the pattern, because paths may contain addresses.
-fn span(request: &Request) -> Span {
-    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
-    let id = id.map(query::shortened);
-    tracing::info_span!("request", method = %request.method(), path, id, actor = tracing::field::Empty)
+fn span(method: &Method, path: &str, id: Option<&HeaderValue>) -> Span {
+    let id = id.and_then(|id| id.to_str().ok()).map(query::shortened);
+    tracing::info_span!("request", %method, path, id, actor = tracing::field::Empty)
 }
 
-fn log_answer(response: &Response, took: Duration, _: &Span) {
+fn log_answer(status: StatusCode, took: Duration) {
     let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-    tracing::debug!(status = response.status().as_u16(), took_us, "answered");
+    tracing::debug!(status = status.as_u16(), took_us, "answered");
 }
 
 /// Answers whether the service can do its work; 200 also if it cannot, for a restart would not
@@ -267,8 +270,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_takes_too_long_is_a_problem() {
         let never = || get(std::future::pending::<()>);
-        let router =
-            Router::<()>::new().route("/", never()).route(UPLOADS[0], never()).layer(from_fn(limit_time));
+        let observer = Arc::new(Observer { listener: Listener::People, metrics: Metrics::default() });
+        let router = Router::<()>::new()
+            .route("/", never())
+            .route(UPLOADS[0], never())
+            .layer(from_fn_with_state(observer, observe));
         for (path, seconds) in [("/", 60), (UPLOADS[0], 900)] {
             let request = Request::builder().uri(path).body(Body::empty()).unwrap();
             let response = router.clone().oneshot(request).await.unwrap();

@@ -182,7 +182,7 @@ problem_codes! {
     Stopping = "stopping", SERVICE_UNAVAILABLE, "The service is stopping",
         "the service is stopping; `Retry-After`";
     TooManyConnections = "too_many_connections", SERVICE_UNAVAILABLE, "There are too many connections",
-        "the listener has as many connections as it may have, none of which can be closed; or as many clients follow events, download, or send country files as can; or other tokens have as many links that sign in to the dashboard as there may be; `Retry-After`";
+        "the listener has as many connections as it may have, none of which can be closed; or as many clients follow events, download, or send country files as can; or as many gateways are sent large tables as may be at once; or other tokens have as many links that sign in to the dashboard as there may be; `Retry-After`";
     Timeout = "timeout", SERVICE_UNAVAILABLE, "The answer took too long",
         "no answer within 60 s, or 15 minutes where a country file or a backup is sent; `Retry-After`";
 }
@@ -247,6 +247,13 @@ impl Problem {
     pub fn fields(errors: Vec<FieldError>) -> Self {
         let detail = errors.first().map(|first| first.detail.clone()).unwrap_or_default();
         Self { errors, ..Self::new(ProblemCode::InvalidField, detail) }
+    }
+
+    /// A problem: the request came by a connection of the listener's reserve.
+    #[must_use]
+    pub fn no_room() -> Self {
+        let detail = "the listener has all the connections that it may have, and all are in use; try again";
+        Self::new(ProblemCode::TooManyConnections, detail)
     }
 
     /// A problem of `code` about a document.

@@ -5,6 +5,7 @@ mod auto_bans;
 pub mod connections;
 pub mod limits;
 mod listener;
+mod own_delay;
 mod replaced_gateways;
 mod rollouts;
 pub mod tls;
@@ -25,7 +26,7 @@ use tokio::task::JoinHandle;
 
 use crate::api;
 use crate::api::address_limits::AddressLimits;
-use crate::api::app_state::{AppState, CountryHeaders, PerListener};
+use crate::api::app_state::{AppParts, AppState, CountryHeaders, PerListener};
 use crate::api::idempotency::RunningKeys;
 use crate::api::places::StreamPlaces;
 use crate::auth::Tokens;
@@ -76,6 +77,7 @@ pub struct Service {
     stop: watch::Sender<bool>,
     listeners: [JoinHandle<()>; 2],
     departed: JoinHandle<()>,
+    own_delay: JoinHandle<()>,
     auto_bans: JoinHandle<()>,
     rollouts: JoinHandle<()>,
     token_uses: JoinHandle<()>,
@@ -127,7 +129,7 @@ impl Service {
         let rollouts = Rollouts::new(Arc::clone(&store), feed.clone(), known.clone(), sources.clone());
         // What runs is known before anybody asks. If this fails, the driver says so and tries again.
         let _ = rollouts.look().await;
-        let app = AppState {
+        let app = AppState::from(AppParts {
             tokens: Arc::new(Tokens::new(Arc::clone(&store))),
             store,
             feed,
@@ -152,7 +154,7 @@ impl Service {
                 gateways: Connections::new(limits.gateways),
             },
             tls,
-        };
+        });
         let asks = app.gateways.waiter();
         tokio::spawn(tls::follow(app.all_tls(), stopped.clone()));
         let fetches = tokio::spawn(app.sources.clone().run(stopped.clone()));
@@ -178,6 +180,7 @@ impl Service {
                 )),
             ],
             departed: tokio::spawn(replaced_gateways::follow(app.gateways.clone(), Arc::clone(&app.store))),
+            own_delay: tokio::spawn(own_delay::follow(app.gateways.clone())),
             auto_bans: tokio::spawn(auto_bans::follow(app.clone())),
             rollouts: tokio::spawn(rollouts::follow(app.rollouts.clone())),
             token_uses,
@@ -230,6 +233,7 @@ impl Service {
         let (people, gateways) = tokio::join!(people, gateways);
         people.context("people's listener").and(gateways.context("gateways' listener"))?;
         self.departed.abort();
+        self.own_delay.abort();
         self.auto_bans.abort();
         self.rollouts.abort();
         // They hold the database until they have ended.

@@ -31,9 +31,26 @@ const CATCH_UP_TIME: Duration = Duration::from_secs(1);
 /// take some seconds.
 const READ_TIME: Duration = Duration::from_secs(20);
 
-/// State that all handlers share.
+/// State that all handlers share. A clone is another handle: each request makes several.
 #[derive(Clone)]
-pub struct AppState {
+pub struct AppState(Arc<AppParts>);
+
+impl std::ops::Deref for AppState {
+    type Target = AppParts;
+
+    fn deref(&self) -> &AppParts {
+        &self.0
+    }
+}
+
+impl From<AppParts> for AppState {
+    fn from(parts: AppParts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+/// What [`AppState`] consists of.
+pub struct AppParts {
     /// The database.
     pub store: Arc<dyn Store>,
     /// The tables as gateways get them.

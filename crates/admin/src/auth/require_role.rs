@@ -22,7 +22,6 @@ use crate::serve::connections::OpenConnection;
 use crate::store::{Author, time_text};
 
 /// What a listener requires of requests.
-#[derive(Clone)]
 pub struct RoleGuard {
     /// The listener.
     pub listener: Listener,
@@ -58,11 +57,14 @@ enum Refused {
 /// 401 without a known token, or with one that has ended; 403 with one of another role or of
 /// another node; 429 after too many of these.
 pub async fn require_role(
-    State(guard): State<RoleGuard>,
+    State(guard): State<Arc<RoleGuard>>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, TooMany> {
     let connection = request.extensions().get::<Arc<OpenConnection>>().cloned();
+    if connection.as_ref().is_some_and(|connection| connection.is_reserve()) {
+        return Ok(Problem::no_room().into_response());
+    }
     let found = guard.find(Credentials::of(&request, &guard.roles)).await;
     match found {
         Ok(token) => {
@@ -79,7 +81,7 @@ pub async fn require_role(
             Span::current().record("actor", &*author.name);
             request.extensions_mut().insert(author);
             let answer = next.run(request).await;
-            Ok(answer.map(|body| token_bound_body::bound(body, guard.tokens, proof)))
+            Ok(answer.map(|body| token_bound_body::bound(body, &guard.tokens, proof)))
         }
         Err(Refused::For(why, problem)) => {
             guard.metrics.refused(guard.listener, why);

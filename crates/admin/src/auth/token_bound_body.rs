@@ -26,11 +26,11 @@ struct TokenBoundBody {
 
 /// `body`, which breaks off within about a second after `token` was revoked or has ended. One whose length is
 /// known is in memory already, and stays as it is.
-pub(super) fn bound(body: Body, tokens: Arc<Tokens>, token: Arc<AuthorToken>) -> Body {
+pub(super) fn bound(body: Body, tokens: &Arc<Tokens>, token: Arc<AuthorToken>) -> Body {
     if body.size_hint().exact().is_some() {
         return body;
     }
-    Body::new(TokenBoundBody { body, token_gone: Some(Box::pin(until_gone(tokens, token))) })
+    Body::new(TokenBoundBody { body, token_gone: Some(Box::pin(until_gone(Arc::clone(tokens), token))) })
 }
 
 /// While the tokens cannot be read, nobody is known to be gone.
