@@ -173,6 +173,36 @@ async fn what_is_no_list_changes_nothing_and_says_why() {
     assert_eq!(bans(&service), Vec::<String>::new());
 }
 
+/// Who sends a list without end sees why it is refused, if it looks for an answer while it sends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_without_end_is_answered_while_it_is_sent() {
+    let service = TestService::start().await;
+    let mut stream = std::net::TcpStream::connect(service.running.people()).unwrap();
+    let token = &service.admin;
+    let head = format!(
+        "POST {IMPORT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ntransfer-encoding: chunked\r\n\r\n"
+    );
+    let mut chunk = b"10000\r\n<html>".to_vec();
+    chunk.resize(b"10000\r\n".len() + 0x10000, b'\n');
+    chunk.extend_from_slice(b"\r\n");
+    let answer = tokio::task::spawn_blocking(move || {
+        stream.write_all(head.as_bytes()).unwrap();
+        loop {
+            stream.set_nonblocking(true).unwrap();
+            let has_answer = stream.peek(&mut [0; 1]).is_ok();
+            stream.set_nonblocking(false).unwrap();
+            if has_answer {
+                let mut answer = [0; 4_000];
+                let read = stream.read(&mut answer).unwrap();
+                return String::from_utf8_lossy(&answer[..read]).into_owned();
+            }
+            stream.write_all(&chunk).expect("the connection stays open until the answer is there");
+        }
+    });
+    let answer = answer.await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 422"), "{answer}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_export_can_be_imported_again() {
     let service = TestService::start().await;

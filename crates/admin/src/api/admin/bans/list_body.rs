@@ -20,9 +20,10 @@ use crate::problem::{ApiResult, Problem, ProblemCode};
 const LIST_TIME: Duration = Duration::from_secs(45);
 /// How long there may be nothing.
 const PAUSE_TIME: Duration = Duration::from_secs(15);
-/// Bytes that are still taken of a body that is refused: a client that writes before it reads would
-/// never see the answer otherwise.
-const MAX_DRAINED: usize = 8 << 20;
+/// How long, and how much, of a body that is refused is still taken beside the answer: a connection that is closed
+/// with unread bytes is reset, and its client may lose the answer.
+const DRAIN_TIME: Duration = Duration::from_secs(10);
+const MAX_DRAINED: usize = 64 << 20;
 /// Chunks between the connection and the thread.
 const CHUNKS_AHEAD: usize = 8;
 
@@ -48,13 +49,10 @@ pub async fn read(
     let sent = send(&mut body, chunks).await;
     // What was sent before the body broke off is read, and of no use.
     let read = read.await.unwrap_or_else(|_| Err(Problem::stopping()));
+    // Whether the body has ended or not.
+    tokio::spawn(timeout(DRAIN_TIME, drain(body)));
     match sent {
-        Ok(true) => read,
-        // The thread has given up.
-        Ok(false) => {
-            drain(&mut body).await;
-            read
-        }
+        Ok(()) => read,
         Err(broken) => Err(broken),
     }
 }
@@ -71,8 +69,8 @@ fn is_gzip(headers: &HeaderMap) -> ApiResult<bool> {
     }
 }
 
-/// Sends the body's chunks; false: nobody takes them any more.
-async fn send(body: &mut Body, chunks: mpsc::Sender<Bytes>) -> ApiResult<bool> {
+/// Sends the body's chunks, until it ends or nobody takes them any more: then the thread says why.
+async fn send(body: &mut Body, chunks: mpsc::Sender<Bytes>) -> ApiResult<()> {
     let end = Instant::now() + LIST_TIME;
     let late = |_| {
         let detail = format!(
@@ -85,34 +83,29 @@ async fn send(body: &mut Body, chunks: mpsc::Sender<Bytes>) -> ApiResult<bool> {
     let mut length = 0usize;
     loop {
         let until = end.min(Instant::now() + PAUSE_TIME);
-        let Some(frame) = timeout_at(until, body.frame()).await.map_err(late)? else { return Ok(true) };
+        let Some(frame) = timeout_at(until, body.frame()).await.map_err(late)? else { return Ok(()) };
         let frame = frame.map_err(|_| {
             Problem::new(ProblemCode::BodyIncomplete, "the connection ended before the list was complete")
         })?;
         let Ok(data) = frame.into_data() else { continue };
         length = length.saturating_add(data.len());
         if length > MAX_LIST {
-            drain(body).await;
             return Err(too_large());
         }
         if chunks.send(data).await.is_err() {
-            return Ok(false);
+            return Ok(());
         }
     }
 }
 
-async fn drain(body: &mut Body) {
+async fn drain(mut body: Body) {
     let mut drained = 0usize;
-    let all = async {
-        while let Some(Ok(frame)) = body.frame().await {
-            drained = drained.saturating_add(frame.into_data().map_or(0, |data| data.len()));
-            if drained > MAX_DRAINED {
-                return;
-            }
+    while let Some(Ok(frame)) = body.frame().await {
+        drained = drained.saturating_add(frame.into_data().map_or(0, |data| data.len()));
+        if drained > MAX_DRAINED {
+            return;
         }
-    };
-    // Whether it ended or not, the answer is the same.
-    let _ = timeout(PAUSE_TIME, all).await;
+    }
 }
 
 fn too_large() -> Problem {
