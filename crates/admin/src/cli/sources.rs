@@ -73,7 +73,10 @@ fn row(source: &Value) -> [String; 7] {
     let status = &source["status"];
     let wrong = match (&status["held_back"]["detail"], &status["error"]) {
         (Value::Null, error) => cell(error),
-        (held_back, _) => format!("held back: {}", cell(held_back)),
+        (held_back, Value::Null) => format!("held back: {}", cell(held_back)),
+        (held_back, error) => {
+            format!("held back: {}; and the last fetch failed: {}", cell(held_back), cell(error))
+        }
     };
     let state = if status.is_null() { "new".to_owned() } else { cell(&status["state"]) };
     let cells = [&status["entries"], &status["fetched"], &status["next_try"]].map(cell);
@@ -111,4 +114,26 @@ async fn refresh(args: &RefreshArgs) -> anyhow::Result<ExitCode> {
     let why = cell(&answer["held_back"]["detail"]);
     print_error_line(format_args!("{why}: what was fetched before stays in force; --force takes it"));
     Ok(ExitCode::from(HELD_BACK))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_held_back_and_why_the_last_fetch_failed_are_both_said() {
+        let held_back = json!({"code": "empty", "detail": "it is empty"});
+        for (held_back, error, wanted) in [
+            (&held_back, json!(null), "held back: it is empty"),
+            (&json!(null), json!("no answer"), "no answer"),
+            (&held_back, json!("no answer"), "held back: it is empty; and the last fetch failed: no answer"),
+            (&json!(null), json!(null), "-"),
+        ] {
+            let source =
+                json!({"name": "s", "status": {"state": "x", "error": error, "held_back": held_back}});
+            assert_eq!(row(&source)[6], wanted);
+        }
+    }
 }

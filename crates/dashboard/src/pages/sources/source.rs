@@ -135,8 +135,9 @@ impl Source {
 pub fn wrong(status: Option<&Status>) -> Markup {
     html! {
         @match status {
-            Some(Status { held_back: Some(why), .. }) => (in_table(&why.detail)),
-            Some(Status { error: Some(error), failures, .. }) => {
+            Some(Status { held_back: Some(why), error: None, .. }) => (in_table(&why.detail)),
+            Some(Status { held_back, error: Some(error), failures, .. }) => {
+                @if let Some(why) = held_back { (in_table(&why.detail)) "; and the last fetch failed: " }
                 (in_table(error))
                 @if *failures > 1 { span.quiet { " (" (grouped(*failures)) " times)" } }
             }
@@ -166,6 +167,21 @@ mod tests {
             assert_eq!((source.name(), source.place()), ("drop", Some("https://a.example/")));
             assert!(source.is_shadow());
             assert!(source.state().into_string().contains("not fetched yet"));
+        }
+    }
+
+    #[test]
+    fn what_is_held_back_and_why_the_last_fetch_failed_are_both_said() {
+        let held_back = json!({"had": 9, "has": 0, "detail": "it is empty"});
+        for (held_back, error, wanted) in [
+            (&held_back, &json!(null), &["it is empty"][..]),
+            (&json!(null), &json!("no answer"), &["no answer", " (2 times)"]),
+            (&held_back, &json!("no answer"), &["it is empty", "; and the last fetch failed: ", "no answer"]),
+            (&json!(null), &json!(null), &["–"]),
+        ] {
+            let status = json!({"state": "held_back", "entries": 9, "failures": 2, "error": error, "held_back": held_back});
+            let shown = wrong(Some(&serde_json::from_value(status).unwrap())).into_string();
+            assert!(wanted.iter().all(|part| shown.contains(part)), "{shown}");
         }
     }
 }
