@@ -273,6 +273,9 @@ impl StageFigures {
 pub struct Observed {
     /// `None`: nothing was numbered yet.
     pub completeness: Option<Completeness>,
+    /// Events that are missing of all that were numbered, in this stage or before it: lost, or late.
+    #[serde(default)]
+    pub missing: u64,
     /// Events that wait in the gateways.
     pub queue_depth: u64,
     /// Events that were given up since the stage was entered.

@@ -306,7 +306,7 @@ pub enum LatencyLimit {
     },
     /// `at_most_times_control`.
     TimesControl {
-        /// So many times the control group's percentile: 1 to 100.
+        /// So many times the control group's percentile: 0.01 to 100; under 1, the treated must be faster.
         times: f64,
         /// How sure a failure must be, 0.5 to 0.999999.
         confidence: f64,

@@ -106,6 +106,10 @@ pub struct Current {
     /// The measurement of the stage before, in which the groups of this one were counted ahead; `None`: there was none.
     #[serde(default)]
     pub before: Option<u32>,
+    /// The fewest events that were missing at any look: more of those that were missing before the stage cannot be any
+    /// more, and all others that are missing are the stage's own.
+    #[serde(default)]
+    pub least_missing: Option<u64>,
     /// By the plan's gates.
     pub gates: Vec<GateState>,
 }

@@ -304,6 +304,23 @@ pub fn share_difference(times: &[Pair<Hits>], clients: &[Pair<Hits>]) -> Result<
     })
 }
 
+/// The smallest difference that so many requests would show to be over `limit` with this risk, `estimate` being what they
+/// show: [`Estimate::detectable`] for shares, of which larger ones vary more.
+#[must_use]
+pub fn detectable_difference(estimate: &Estimate, whole: Pair<Hits>, limit: f64, risk: f64) -> f64 {
+    let now = whole.control.variance() + whole.treated.variance();
+    let variance_with = |over: f64| {
+        let count = whole.treated.count as f64;
+        let hits = ((whole.control.share() + over).clamp(0.0, 1.0) * count) as u64;
+        whole.control.variance() + Hits { hits, ..whole.treated }.variance()
+    };
+    // It grows from step to step, less each time.
+    (0..50).fold(limit, |over, _| {
+        let error = estimate.error * (variance_with(over) / now).sqrt();
+        Estimate { error, ..*estimate }.detectable(limit, risk)
+    })
+}
+
 fn sum_of(blocks: &[Pair<Hits>]) -> Pair<Hits> {
     blocks.iter().fold(Pair::default(), |sum, block| sum.plus(*block))
 }
@@ -625,6 +642,26 @@ mod tests {
             Err(TooLittle::Times { has: 7 })
         );
         assert_eq!(quantile(&[], 0.5), Err(TooLittle::Requests { has: 0, needs: 50 }));
+    }
+
+    #[test]
+    fn the_smallest_difference_of_shares_that_is_seen_is_one_that_is_seen() {
+        let blocks = |hits: f64| {
+            let of = |hits| Hits { hits, count: 10_000 };
+            vec![Pair { control: of(10), treated: of((hits * 10_000.0) as u64) }; 20]
+        };
+        let (limit, risk) = (0.005, 1e-8);
+        let estimate = share_difference(&blocks(0.001), &blocks(0.001)).unwrap();
+        let over = detectable_difference(&estimate, sum_of(&blocks(0.001)), limit, risk);
+        let of_these_hits = estimate.detectable(limit, risk);
+        assert!(over - limit > 1.5 * (of_these_hits - limit), "more hits vary more: {over} {of_these_hits}");
+        let low = |over: f64| {
+            let blocks = blocks(0.001 + over);
+            share_difference(&blocks, &blocks).unwrap().bounds(risk).0
+        };
+        assert!(low(over + 0.000_2) > limit && low(over - 0.000_2) < limit, "{over}");
+        let few = detectable_difference(&estimate, Pair::default(), limit, risk);
+        assert!(few.is_finite(), "{few}");
     }
 
     #[test]

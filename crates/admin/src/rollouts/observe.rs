@@ -47,7 +47,14 @@ impl Observer {
         };
         let counted = service.store.stage_figures(&row.name, measurement.run, measurement.number).await?;
         let age = Duration::from_millis(counted.measured_ms);
-        let observed = self.observed(service, measured.before, age).await?;
+        let before = RecordedBefore {
+            missing: run
+                .current
+                .least_missing
+                .map_or(measured.before.missing, |least| least.min(measured.before.missing)),
+            ..measured.before
+        };
+        let observed = self.observed(service, before, age).await?;
         let before = self.before(service, row, run).await?;
         Ok(Some(StageFigures { slice_ms: measurement.slice_ms, observed, before, ..counted }))
     }
@@ -67,7 +74,8 @@ impl Observer {
         Ok(self.before.clone().filter(|before| !before.slices.is_empty()))
     }
 
-    /// What the service sees; `before`: the counts of recording when the measurement began, `age` ago.
+    /// What the service sees; `before`: the counts of recording when the measurement began, `age` ago, of which as many are
+    /// still missing as can be.
     async fn observed(
         &mut self,
         service: &Inner,
@@ -80,7 +88,6 @@ impl Observer {
         let missing = self.missing_for_a_while(now.missing.saturating_sub(before.missing), Instant::now());
         let dropped = now.dropped.saturating_sub(before.dropped);
         let numbered = now.numbered.saturating_sub(before.numbered);
-        let waiting = counts.pending.saturating_add(now.missing.saturating_sub(counts.lost));
         let exact = counts.is_exact(service.gateways.silent(&open));
         let completeness = missing.filter(|_| numbered > 0).map(|missing| {
             #[expect(clippy::cast_precision_loss, reason = "a ratio")]
@@ -88,7 +95,7 @@ impl Observer {
             Completeness { ratio: (1.0 - gone).max(0.0), exact }
         });
         let seen = gateways(service, age);
-        Ok(Observed { completeness, queue_depth: waiting, dropped, ..seen })
+        Ok(Observed { completeness, missing: now.missing, queue_depth: counts.pending, dropped, ..seen })
     }
 
     /// The fewest that were missing at all looks within [`MISSING_FOR`]; `None`: they have not been that long.

@@ -158,7 +158,7 @@ pub struct RecordingCounts {
     pub pending: u64,
     /// Numbered, neither stored nor dropped, will not arrive.
     pub lost: u64,
-    /// Those of [`Self::lost`], and those whose VM's later numbers are stored, so that they are late at least.
+    /// Those of [`Self::lost`], and those whose VM's later numbers are stored or dropped, so that they are late at least.
     pub missing: u64,
     /// Given up by worker or recorder, by reason.
     pub dropped: Vec<(&'static str, u64)>,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidegate_policy::check::{Check, PerCheck};
 use tidegate_statistics::comparison::{
     Before, Estimate, Hits, MIN_BLOCKS, MIN_REQUESTS, Pair, QuantileRatio, Times as BlockTimes, TooLittle,
-    quantile, quantile_ratio, share_difference,
+    detectable_difference, quantile, quantile_ratio, share_difference,
 };
 use tidegate_statistics::histogram::{Histogram, HistogramSum};
 use tidegate_statistics::interval::{risk_of_test, share_bounds};
@@ -424,7 +424,7 @@ fn relative_latency(
                 format!(" without what differed between them before ({ratio}, {taken_off} of it)")
             });
             result.says = format!(
-                "{} to {} of the control group: {}{since}{}; over {detectable:.2} x would be seen",
+                "{} to {} of the control group: {}{since}{}; with so many requests over {detectable:.2} x would be seen",
                 milliseconds(measured.treated),
                 milliseconds(measured.control),
                 value(Unit::Times, estimate.value),
@@ -520,9 +520,10 @@ fn over_control(
     let mut result = blank.result(Unit::Share, Some(estimate.value), limit, requests);
     result.control = Some(control.hits as f64 / (control.count as f64).max(1.0));
     decide(&mut result, limit, |risk| estimate.bounds(risk), (confidence, test));
-    let detectable = estimate.detectable(limit.value(), risk_of_test(1.0 - confidence, test));
+    let risk = risk_of_test(1.0 - confidence, test);
+    let detectable = detectable_difference(&estimate, Pair { control, treated }, limit.value(), risk);
     result.says = format!(
-        "{} of {} to {} of {} in the control group: {} over it{}; over {} would be seen",
+        "{} of {} to {} of {} in the control group: {} over it{}; with so many requests over {} would be seen",
         treated.hits,
         treated.count,
         control.hits,

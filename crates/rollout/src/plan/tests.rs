@@ -71,7 +71,8 @@ fn full() -> Value {
                 {"queue_depth": {"at_most": 1000}},
                 {"dropped": {"at_most": 0}},
                 {"hit_ratio": {"check": "route", "at_least": 0.95}},
-                {"health": {"gateways": true, "recorder": true, "tables_age_at_most": "30s"}}]}],
+                {"health": {"gateways": true, "recorder": true, "tables_age_at_most": "30s"}},
+                {"latency": {"of": "gate", "percentile": 50, "at_most_times_control": 0.5}}]}],
     })
 }
 
@@ -170,7 +171,7 @@ fn each_bad_field_is_named() {
             "out_of_range",
         ),
         (
-            with_gate(json!({"latency": {"of": "total", "percentile": 95, "at_most_times_control": 0.9}})),
+            with_gate(json!({"latency": {"of": "total", "percentile": 95, "at_most_times_control": 0.001}})),
             "/stages/0/gates/0/latency/at_most_times_control",
             "out_of_range",
         ),

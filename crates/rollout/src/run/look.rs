@@ -56,6 +56,8 @@ fn pass_time(change: &mut Change<'_>, stage: &Stage, look: &Look) {
     current.quiet_ms =
         if requests > current.requests { 0 } else { current.quiet_ms.saturating_add(elapsed_ms) };
     current.requests = requests;
+    let missing = look.figures.observed.missing;
+    current.least_missing = Some(current.least_missing.map_or(missing, |least| least.min(missing)));
     let stored_before = current.open_ms / store_every_ms(stage);
     current.open_ms = current.open_ms.saturating_add(elapsed_ms);
     // A stage without traffic is not held: nothing could have failed.

@@ -452,14 +452,14 @@ struct Curves {
     began: Option<String>,
     /// Length of a slice, milliseconds: `step`, or the next longer multiple of how finely the stage is measured.
     slice_ms: u64,
-    /// Slices with requests, oldest first.
+    /// Slices with requests, oldest first. Old ones of a stage that goes on for longer than its timeout are put together.
     slices: Vec<CurvePoint>,
 }
 
 /// What was measured in a slice of time.
 #[derive(Serialize, Debug, ToSchema)]
 struct CurvePoint {
-    /// Which slice it is, from 0.
+    /// Which slice it is, from 0, by when the service was told of the requests: time in which it was away has none.
     slice: u32,
     /// For whom the stage's flags are not on.
     control: CurveGroup,

@@ -100,9 +100,8 @@ pub(super) fn recording(conn: &Connection, lost_before: i64) -> rusqlite::Result
         *sum = sum.saturating_add(meta::get(conn, &format!("{FOLDED}{name}"))?);
     }
     let [numbered, stored, duplicates, lost_with_source, unclosed] = sums.map(from_sql);
-    let (missing, too_old) = gaps_of_the_living(conn, lost_before)?;
+    let Gaps { missing, too_old, late } = gaps_of_the_living(conn, lost_before)?;
     let (open, open_of_the_ended) = open_events::count(conn)?;
-    let overtaken = overtaken(conn)?.saturating_sub(open.saturating_sub(open_of_the_ended));
     let lost_with_source = lost_with_source.saturating_sub(open_of_the_ended);
     Ok(RecordingCounts {
         numbered,
@@ -111,7 +110,7 @@ pub(super) fn recording(conn: &Connection, lost_before: i64) -> rusqlite::Result
         unclosed,
         pending: missing.saturating_sub(too_old).saturating_add(open_of_the_ended),
         lost: lost_with_source.saturating_add(too_old),
-        missing: lost_with_source.saturating_add(too_old.max(overtaken)),
+        missing: lost_with_source.saturating_add(late),
         dropped: dropped(conn)?,
         malformed: from_sql(meta::get(conn, MALFORMED)?),
         refused: from_sql(meta::get(conn, REFUSED)?),
@@ -125,43 +124,47 @@ pub(super) fn recording(conn: &Connection, lost_before: i64) -> rusqlite::Result
     })
 }
 
-/// How many numbers are missing of sources that have not ended, and how many of those were
-/// assigned before `lost_before`.
-fn gaps_of_the_living(conn: &Connection, lost_before: i64) -> rusqlite::Result<(u64, u64)> {
+/// Numbers that are missing of sources that have not ended.
+#[derive(Default)]
+struct Gaps {
+    /// All of them.
+    missing: u64,
+    /// Those that were assigned so long ago that they are lost.
+    too_old: u64,
+    /// Those, and others that were overtaken: of their source a higher number is stored or dropped.
+    late: u64,
+}
+
+fn gaps_of_the_living(conn: &Connection, lost_before: i64) -> rusqlite::Result<Gaps> {
     let mut statement = conn.prepare_cached(
-        "SELECT source, numbered_hi - stored - dropped, coalesce((SELECT max(m.numbered_hi) FROM source_marks m
-           WHERE m.source = s.source AND m.at <= ?1), 0)
+        "SELECT source, numbered_hi - stored - dropped,
+           coalesce((SELECT max(m.numbered_hi) FROM source_marks m WHERE m.source = s.source AND m.at <= ?1), 0),
+           max(coalesce((SELECT last FROM ledger l WHERE l.source = s.source ORDER BY first DESC LIMIT 1), 0),
+               coalesce((SELECT last FROM dropped d WHERE d.source = s.source ORDER BY first DESC LIMIT 1), 0))
          FROM sources s
          WHERE dead_at IS NULL AND closed_at IS NULL AND numbered_hi > stored + dropped",
     )?;
     let mut rows = statement.query([lost_before])?;
-    let (mut missing, mut too_old) = (0u64, 0u64);
+    let mut gaps = Gaps::default();
     while let Some(row) = rows.next()? {
         let source = VmId(u128::from_be_bytes(row.get(0)?));
-        missing = missing.saturating_add(from_sql(row.get(1)?));
-        let marked = from_sql(row.get(2)?);
-        if marked > 0 {
-            let stored = RangeTable::Ledger.count_upto(conn, source, marked)?;
-            let dropped = RangeTable::Dropped.count_upto(conn, source, marked)?;
-            let open = open_events::count_upto(conn, source, marked)?;
-            let lost = marked.saturating_sub(stored).saturating_sub(dropped).saturating_sub(open);
-            too_old = too_old.saturating_add(lost);
-        }
+        let (marked, highest) = (from_sql(row.get(2)?), from_sql(row.get(3)?));
+        gaps.missing = gaps.missing.saturating_add(from_sql(row.get(1)?));
+        gaps.too_old = gaps.too_old.saturating_add(missing_upto(conn, source, marked)?);
+        gaps.late = gaps.late.saturating_add(missing_upto(conn, source, marked.max(highest))?);
     }
-    Ok((missing, too_old))
+    Ok(gaps)
 }
 
-/// How many numbers are missing below the highest that is stored, of sources that have not ended: what was numbered
-/// after them has come.
-fn overtaken(conn: &Connection) -> rusqlite::Result<u64> {
-    conn.prepare_cached(&format!(
-        "SELECT {} FROM (SELECT max(0, coalesce((SELECT l.last FROM ledger l WHERE l.source = s.source
-             ORDER BY l.first DESC LIMIT 1), 0) - stored - dropped) AS missing
-           FROM sources s WHERE dead_at IS NULL AND closed_at IS NULL AND numbered_hi > stored + dropped)",
-        halves_of("missing")
-    ))?
-    .query_row([], |row| wide_sum(row, 0))
-    .map(from_sql)
+/// How many numbers of a source up to `upto` are neither stored nor dropped nor of open events.
+fn missing_upto(conn: &Connection, source: VmId, upto: u64) -> rusqlite::Result<u64> {
+    if upto == 0 {
+        return Ok(0);
+    }
+    let stored = RangeTable::Ledger.count_upto(conn, source, upto)?;
+    let dropped = RangeTable::Dropped.count_upto(conn, source, upto)?;
+    let open = open_events::count_upto(conn, source, upto)?;
+    Ok(upto.saturating_sub(stored).saturating_sub(dropped).saturating_sub(open))
 }
 
 /// The sources of which most numbers are neither stored nor dropped, if of any.

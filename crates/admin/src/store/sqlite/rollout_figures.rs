@@ -130,7 +130,7 @@ fn read_block(kind: u8, stored: u32) -> Block {
 }
 
 /// Joins blocks that are old when the slice `present` has begun.
-fn join_old(
+pub(super) fn join_old(
     conn: &Connection,
     (name, measurement): (&str, &Measurement),
     present: u32,
@@ -164,7 +164,7 @@ fn group_of(is_treated: bool) -> Group {
 }
 
 /// Adds figures to those of a block and group.
-fn add(
+pub(super) fn add(
     conn: &Connection,
     (name, measurement): (&str, &Measurement),
     (block, group): (Block, Group),

@@ -12,6 +12,7 @@ mod housekeeping;
 mod ledger;
 mod locks;
 mod open_events;
+mod rollout_figures;
 mod rollouts;
 mod rollups;
 mod support;

@@ -87,7 +87,7 @@ fn latency(node: &DocumentNode<'_>, errors: &mut DocumentErrors) -> Option<Condi
         (0, node) => microseconds(&node, errors)
             .and_then(|us| Some(LatencyLimit::AtMost { us, confidence: confidence? })),
         (_, node) => node
-            .number(1.0, 100.0, errors)
+            .number(0.01, 100.0, errors)
             .and_then(|times| Some(LatencyLimit::TimesControl { times, confidence: confidence? })),
     };
     Some(Condition::Latency {

@@ -366,3 +366,19 @@ fn a_run_that_was_not_told_its_sequence_number_counts_nothing() {
     let step = crate::run::look(&run, &look, &crate::run::Now { ms: 0, flags: world.flags });
     assert_eq!((step.run, step.must_store), (run, false));
 }
+
+#[test]
+fn what_was_missing_before_a_stage_and_came_leaves_no_room_for_what_is_lost_in_it() {
+    let mut world = half(json!([{"success": {"at_least": 0.999}}]));
+    let mut least_after = |missing: u64| {
+        world.observed.missing = missing;
+        seconds(&mut world, 2, Some(Traffic::Good));
+        // It is stored.
+        world.restart();
+        world.run().unwrap().current.least_missing
+    };
+    assert_eq!([9, 4, 12, 5].map(&mut least_after), [Some(9), Some(4), Some(4), Some(4)]);
+    seconds(&mut world, 6, Some(Traffic::Good));
+    let run = world.run().unwrap();
+    assert_eq!((run.stage, run.current.least_missing), (1, Some(5)), "the next stage begins anew");
+}

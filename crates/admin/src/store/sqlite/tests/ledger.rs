@@ -94,9 +94,9 @@ impl Model {
             of.dropped.values().for_each(|&reason| *dropped.entry(reason).or_default() += 1);
             let missing = of.hi - of.stored.len() as u64 - of.dropped.len() as u64;
             let is_over = of.dead || of.closed;
-            let overtaken = of.stored.last().map_or(0, |last| {
-                last.saturating_sub(of.stored.len() as u64).saturating_sub(of.dropped.len() as u64)
-            });
+            let is_missing = |number: &u64| !of.stored.contains(number) && !of.dropped.contains_key(number);
+            let highest = of.stored.last().max(of.dropped.keys().next_back()).copied().unwrap_or_default();
+            let overtaken = (1..highest).filter(is_missing).count() as u64;
             *(if is_over { &mut counts.lost } else { &mut counts.pending }) += missing;
             counts.missing += if is_over { missing } else { overtaken };
             counts.unclosed += u64::from(of.dead && !of.closed);
