@@ -58,11 +58,13 @@ pub fn percent(share: f64) -> String {
     format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// A time in milliseconds.
+/// A time in milliseconds, with two digits at least: plans may have limits of a microsecond.
 #[must_use]
 pub fn milliseconds(us: f64) -> String {
     let ms = us / 1_000.0;
     match ms {
+        0.0 => "0 ms".to_owned(),
+        ms if ms < 0.1 => format!("{ms:.3} ms"),
         ms if ms < 10.0 => format!("{ms:.2} ms"),
         ms if ms < 100.0 => format!("{ms:.1} ms"),
         ms => format!("{ms:.0} ms"),
@@ -77,5 +79,17 @@ pub fn value(unit: Unit, value: f64) -> String {
         Unit::Share => percent(value),
         Unit::Times => format!("{value:.2} x"),
         Unit::Count => format!("{value:.0}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::milliseconds;
+
+    #[test]
+    fn a_microsecond_is_not_nothing() {
+        let times = [0.0, 1.0, 99.0, 100.0, 9_876.0, 12_345.0, 180_000.0];
+        let words = ["0 ms", "0.001 ms", "0.099 ms", "0.10 ms", "9.88 ms", "12.3 ms", "180 ms"];
+        assert_eq!(times.map(milliseconds), words);
     }
 }
