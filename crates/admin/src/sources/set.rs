@@ -85,8 +85,9 @@ pub(super) fn guard(held: &SourceSet, bans: &Bans, counts: &Counts, max_shrink: 
     #[expect(clippy::cast_precision_loss, reason = "sets have a few million entries")]
     let lost = 1.0 - has as f64 / had as f64;
     if lost > max_shrink {
-        let detail =
-            format!("the list has {has} entries in the place of {had}, and may lose a share of {max_shrink}");
+        let detail = format!(
+            "the list has {has} entries in the place of {had}: it lost more than max_shrink allows, {max_shrink} of 1"
+        );
         return why("shrank", detail);
     }
     None

@@ -106,7 +106,7 @@ async fn list(visitor: Visitor, query: PageQuery) -> Result<Response, PageError>
     let (backends, used_by) =
         try_join!(visitor.api.get::<Items<Backend>>("backends?limit=1000"), UsedBy::ask(&visitor.api))?;
     let body = html! {
-        p { "Where requests go that Envoy's own configuration does not know. Routes name them in " code { "backendRefs" } "." }
+        p { "Services behind the gate that Envoy's own configuration does not have. Routes send requests to them by name, in " code { "backendRefs" } "." }
         div.actions.spaced {
             @if visitor.may(Role::Admin) { a.button.primary href=(BACKENDS.page_of_new()) { "New backend" } }
             (editor::jump(&BACKENDS))

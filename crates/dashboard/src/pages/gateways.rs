@@ -76,6 +76,10 @@ fn table(gateways: &[Gateway], version: &str) -> Markup {
             } @else {
                 div.scroll tabindex="0" role="group" aria-label="Gateways" {
                     table.rows {
+                        caption {
+                            "Stale: workers that were not heard of lately. Polls: who in the gateway asks the service for changes. Clock: the \
+                             gateway's, beside the service's. All tables: whether its filter can read every table of this service."
+                        }
                         thead { tr {
                             th { "Node" } th { "Address" } th { "State" } th { "Enforces" } th.number { "Workers" }
                             th.number { "Stale" } th { "Polls" } th.number { "Clock" } th.number { "Known for" }

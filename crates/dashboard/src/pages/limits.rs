@@ -188,7 +188,7 @@ fn clients(hit: &Hits) -> Markup {
             @if hit.would_deny > 0 { ", " (count(hit.would_deny)) " would have been" }
         }
         @if hit.clients.is_empty() {
-            p.quiet { "Clients are known of limits that are enforced." }
+            p.quiet { "Which clients these were is counted only for limits that are enforced." }
         } @else {
             div.scroll tabindex="0" role="group" aria-label="Clients" {
                 table {

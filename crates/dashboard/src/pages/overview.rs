@@ -6,7 +6,7 @@ use axum::response::Response;
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use crate::answers::{CheckCounts, Finding, Gateway, Recording};
+use crate::answers::{CheckCounts, Finding, Recording};
 use crate::error::PageError;
 use crate::page::{Page, command};
 use crate::pages::rollouts::Rollout;
@@ -18,7 +18,7 @@ use crate::show::text::foreign;
 use crate::show::time;
 use crate::timeline::{GATE_TIME, Span};
 use crate::visitor::Visitor;
-use answers::Answers;
+use answers::{Answers, Gateways};
 
 /// Answers the page.
 pub async fn page(visitor: Visitor, query: PageQuery) -> Result<Response, PageError> {
@@ -83,14 +83,14 @@ fn figures(answers: &Answers, span: Span) -> Markup {
             }
             div {
                 dt title=(GATE_TIME) { "The gate's own time, P95" }
-                dd { (optional_millis(total.gate_ms.p95)) small { "P50 " (optional_millis(total.gate_ms.p50)) ", P99 " (optional_millis(total.gate_ms.p99)) "; decided from the tables at once: 0" } }
+                dd { (optional_millis(total.gate_ms.p95)) small { "P50 " (optional_millis(total.gate_ms.p50)) ", P99 " (optional_millis(total.gate_ms.p99)) "; a request that waited for nothing counts as 0" } }
             }
             div {
                 dt { "Whole time, P95" }
                 dd { (optional_millis(total.duration_ms.p95)) small { "target under 130 ms" } }
             }
             div {
-                dt { "Answered from caches" }
+                dt { "Decided by caches alone" }
                 dd { (total.cached_share.map_or_else(|| "–".to_owned(), percent)) small { (hit_ratios(&answers.recording)) } }
             }
         }
@@ -117,7 +117,7 @@ fn hit_ratios(recording: &Recording) -> String {
     let ratio = |check: &CheckCounts| check.hit_ratio.map_or_else(|| "–".to_owned(), percent);
     let checks = &recording.checks;
     format!(
-        "since the beginning: route {}, ip {}, geo {}",
+        "by check, since the beginning: route {}, ip {}, geo {}",
         ratio(&checks.route),
         ratio(&checks.ip),
         ratio(&checks.geo)
@@ -131,7 +131,7 @@ fn completeness(recording: &Recording) -> Markup {
         };
     }
     let words = match (recording.exact, recording.silent, recording.unclosed) {
-        (true, ..) => "exact: every gateway told how many it numbered".to_owned(),
+        (true, ..) => "exact: every gateway told how many it counted".to_owned(),
         (false, silent, _) if silent > 0 => format!("at most: {silent} gateways are not heard of"),
         (false, _, unclosed) if unclosed > 0 => {
             format!("at most: {} VMs ended without their last number", grouped(unclosed))
@@ -141,7 +141,7 @@ fn completeness(recording: &Recording) -> Markup {
     let dropped: u64 = recording.dropped.values().sum();
     html! {
         div { dt { "Completeness" } dd { (percent(recording.completeness)) small { (words) "; target over 99.5 %" } } }
-        div { dt { "Stored of numbered" } dd { (count(recording.stored)) small { "of " (grouped(recording.numbered)) } } }
+        div { dt { "Stored" } dd { (count(recording.stored)) small { "of " (grouped(recording.numbered)) " that gateways have counted" } } }
         div { dt { "Dropped or lost" } dd { (count(dropped + recording.lost)) small { (grouped(dropped)) " dropped, " (grouped(recording.lost)) " lost" } } }
         div {
             dt { "Waiting at the recorders" }
@@ -150,7 +150,7 @@ fn completeness(recording: &Recording) -> Markup {
     }
 }
 
-fn gateways(gateways: &[Gateway]) -> Markup {
+fn gateways(Gateways { version, items: gateways }: &Gateways) -> Markup {
     html! {
         section.card aria-labelledby="gateways-heading" {
             h2 #gateways-heading { "Gateways" }
@@ -160,7 +160,7 @@ fn gateways(gateways: &[Gateway]) -> Markup {
                 div.scroll {
                     table.rows {
                         thead { tr {
-                            th { "Node" } th { "State" } th { "Enforces version" } th.number { "Workers" }
+                            th { "Node" } th { "State" } th { "Newest tables" } th.number { "Workers" }
                             th.number { "Last heard of" }
                         } }
                         tbody {
@@ -168,7 +168,7 @@ fn gateways(gateways: &[Gateway]) -> Markup {
                                 tr {
                                     td data-label="Node" { (foreign(&gateway.node)) }
                                     td data-label="State" { (gateway.state()) }
-                                    td data-label="Enforces" { code { (gateway.enforces.as_deref().unwrap_or("–")) } }
+                                    td data-label="Newest tables" { (gateway.enforces_tag(version)) }
                                     td.number data-label="Workers" { (gateway.vms) }
                                     td.number data-label="Heard of" { (time::span(gateway.silent_for_ms / 1_000)) " ago" }
                                 }

@@ -93,9 +93,10 @@ async fn page(visitor: Visitor) -> Result<Response, PageError> {
 /// The page, with what was wrong with a form.
 async fn show(visitor: &Visitor, problem: Option<&Problem>) -> Result<Response, PageError> {
     let query = PageQuery::default();
-    let (tagged, parts) = try_join!(
+    let (tagged, parts, earlier) = try_join!(
         async { visitor.api.get_tagged(API).await.map_err(PageError::from) },
-        parts(visitor, &query)
+        parts(visitor, &query),
+        before_after::earlier(&visitor.api)
     )?;
     let states = tagged.document.as_object().cloned().unwrap_or_default();
     let body = html! {
@@ -116,6 +117,7 @@ async fn show(visitor: &Visitor, problem: Option<&Problem>) -> Result<Response, 
                 @for part in parts.iter().filter(|part| part.id == flag.name) { (part.in_page()) }
             }
         }
+        (earlier)
         @for part in parts.iter().filter(|part| FLAGS.iter().all(|flag| flag.name != part.id)) { (part.in_page()) }
     };
     let response = Page { title: "Rollout", menu: PATH, live: "/ui/live/rollout", body }.show(visitor)?;
@@ -206,7 +208,7 @@ fn counts(check: &Check) -> Markup {
             div { dt { "Asked" } dd { (count(check.asked)) small { "since the beginning" } } }
             div { dt { "From the cache" } dd { (check.hit_ratio.map_or_else(|| "–".to_owned(), percent)) } }
             div { dt { "Compared in shadow" } dd { (count(check.compared)) } }
-            div { dt { "Differed" } dd { (count(check.mismatched)) small { "of these only behind: " (count(check.lagging)) } } }
+            div { dt { "Differed" } dd { (count(check.mismatched)) small { "of these, because the cache was not yet up to date: " (count(check.lagging)) } } }
             div {
                 dt { "Not answered by the service" }
                 dd { (count(check.fallback + check.unavailable)) small {

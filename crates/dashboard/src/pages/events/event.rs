@@ -160,6 +160,9 @@ fn actions(visitor: &Visitor, event: &Event) -> Markup {
         [("method", &event.method), ("host", &event.host), ("path", &event.path), ("ip", &event.client_ip)]
             .map(|(name, value)| part(name, value))
             .concat();
+    let path = [("route", &event.route), ("template", &event.template), ("method", &event.method)]
+        .map(|(name, value)| part(name, value))
+        .concat();
     html! {
         div.actions.spans {
             @if let Some(ip) = &event.client_ip {
@@ -167,7 +170,7 @@ fn actions(visitor: &Visitor, event: &Event) -> Markup {
                 a.button href={ (PATH) "?ip=" (encoded(ip)) } { "Its other requests" }
             }
             a.button href={ "/ui/explain?" (explain.trim_start_matches('&')) } { "Explain: what would happen now" }
-            @if let Some(route) = &event.route { a.button href={ "/ui/paths?route=" (encoded(route)) } { "Paths of its route" } }
+            @if event.route.is_some() { a.button href={ "/ui/paths/one?" (path.trim_start_matches('&')) } { "Statistics of its path" } }
         }
         @if let Some(ip) = &event.client_ip { (command(&format!("tidegate events --ip {}", shell_word(ip)))) }
     }

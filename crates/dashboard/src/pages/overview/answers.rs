@@ -4,7 +4,7 @@ use futures_util::try_join;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::answers::{Examined, Finding, Gateway, Items, PathStats, Recording};
+use crate::answers::{Examined, Finding, Gateway, PathStats, Recording};
 use crate::api::{ApiClient, ApiError};
 use crate::pages::rollouts::{Rollout, now_or_lately};
 use crate::timeline::{Span, Timeline};
@@ -20,9 +20,18 @@ pub struct Answers {
     /// What is wrong.
     pub findings: Vec<Finding>,
     /// The gateways.
-    pub gateways: Vec<Gateway>,
+    pub gateways: Gateways,
     /// Rollouts that go on, or were taken back lately.
     pub rollouts: Vec<Rollout>,
+}
+
+/// The gateways, and the version that they should enforce.
+#[derive(Deserialize)]
+pub struct Gateways {
+    /// The newest version.
+    pub version: String,
+    /// Each gateway.
+    pub items: Vec<Gateway>,
 }
 
 /// The sum of all paths.
@@ -40,16 +49,9 @@ impl Answers {
             api.get::<Paths>(&paths),
             api.get::<Recording>("optimization/recording/stats"),
             api.get::<Examined>("doctor"),
-            api.get::<Items<Gateway>>("gateways"),
+            api.get::<Gateways>("gateways"),
             now_or_lately(api),
         )?;
-        Ok(Self {
-            timeline,
-            total: paths.total,
-            recording,
-            findings: examined.findings,
-            gateways: gateways.items,
-            rollouts,
-        })
+        Ok(Self { timeline, total: paths.total, recording, findings: examined.findings, gateways, rollouts })
     }
 }

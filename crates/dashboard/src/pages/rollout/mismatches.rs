@@ -54,8 +54,8 @@ pub fn show(examples: &[Example]) -> Markup {
                 div.scroll tabindex="0" role="group" aria-label="Requests that were answered differently" {
                     table.rows {
                         thead { tr {
-                            th { "Time" } th { "Request" } th { "Client" } th { "Check" } th { "Database" } th { "Cache" }
-                            th { "Difference" } th { "Why" }
+                            th { "Time" } th { "Request" } th { "Client" } th { "Check" } th { "Why" } th { "Database" } th { "Cache" }
+                            th { "Difference" }
                         } }
                         tbody { @for example in examples { @for mismatch in &example.mismatches { (row(example, mismatch)) } } }
                     }
@@ -75,10 +75,10 @@ fn row(example: &Example, mismatch: &Mismatch) -> Markup {
             td.long.request data-label="Request" { (optional(example.method.as_deref())) " " (optional(example.host.as_deref())) (optional(example.path.as_deref())) }
             td.keep data-label="Client" { (optional(example.client_ip.as_deref())) }
             td data-label="Check" { code { (mismatch.check) } }
-            td.long data-label="Database" { (in_table(&mismatch.direct)) }
-            td.long data-label="Cache" { (in_table(&mismatch.cached)) }
+            td data-label="Why" { @if mismatch.lagging { span.tag title="The gateway had not loaded the newest change yet; a moment later both say the same." { "cache was behind" } } @else { span class="tag bad" title="Both had the same tables, and said different things: this should not be." { "same tables" } } }
+            td data-label="Database" { (in_table(&mismatch.direct)) }
+            td data-label="Cache" { (in_table(&mismatch.cached)) }
             td.long data-label="Difference" { (difference(&mismatch.difference)) }
-            td data-label="Why" { @if mismatch.lagging { span.tag { "only behind" } } @else { span class="tag bad" { "same version" } } }
         }
     }
 }

@@ -13,9 +13,9 @@ pub fn next(status: Option<&RunStatus>) -> String {
         Phase::WaitingForApproval => "Its gates hold: somebody must approve.".to_owned(),
         Phase::Paused => "Somebody must resume or abort it.".to_owned(),
         Phase::RolledBack | Phase::Aborted => {
-            "Nothing: it has ended, and the flags are what they were before.".to_owned()
+            "It has ended, and the flags are what they were before.".to_owned()
         }
-        Phase::Completed => "Nothing: all stages have passed.".to_owned(),
+        Phase::Completed => "It has ended: all stages have passed.".to_owned(),
     }
 }
 
