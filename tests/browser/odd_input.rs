@@ -32,8 +32,16 @@ fn texts_of_strangers_are_texts() {
         println!("{host}: {:?}", http::raw_status(&answer));
     }
     scene.stack.recorded(LIMIT).unwrap();
-    scene.stack.ban_with(&json!({ "ip": STRANGER, "reason": format!("{MARKUP}{OVERRIDE}") })).unwrap();
+    let reason = format!("{MARKUP}{OVERRIDE}{}", "w".repeat(800));
+    scene.stack.ban_with(&json!({ "ip": STRANGER, "reason": reason })).unwrap();
     scene.visit_signed_in(|browser| shown_as_texts(&scene, browser)).unwrap();
+    scene
+        .visit_signed_in(|browser| {
+            browser.set_width(390, 844, true)?;
+            shown_as_texts(&scene, browser)
+        })
+        .unwrap();
+    scene.visit_signed_in(a_reason_that_is_too_long_is_told).unwrap();
 }
 
 fn shown_as_texts(scene: &Scene, browser: &Browser<'_>) -> Result<()> {
@@ -79,4 +87,16 @@ fn harmless(browser: &Browser<'_>) -> Result<()> {
         browser.path()?
     );
     browser.check_width()
+}
+
+/// 8 KiB are more than a reason may have: nothing is banned, and the page says why.
+fn a_reason_that_is_too_long_is_told(browser: &Browser<'_>) -> Result<()> {
+    browser.open("/ui/bans/ban")?;
+    browser.fill("Address or block", "11.66.0.2")?;
+    browser.page().paste("Reason", &format!("{MARKUP}{}", "w".repeat(8_192)))?;
+    browser.press("Ban")?;
+    browser.part("#ban-reason-problem").wait_text("1000")?;
+    harmless(browser)?;
+    browser.open("/ui/bans/address?ip=11.66.0.2")?;
+    browser.page().check_text("No entry covers it")
 }

@@ -1,6 +1,6 @@
 //! Who may only read, and who reads on a telephone, by keyboard, or without JavaScript.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tidegate_stack::http::Method;
 
@@ -10,6 +10,17 @@ use crate::chromium::Settings;
 use crate::filled;
 use crate::scene::Scene;
 
+/// Marks what the tabulator key should stop at, and gives how many that are. Of radio buttons it is the chosen one.
+const MARK_STOPS: &str = "
+const all = document.querySelectorAll('a[href], button, summary, select, textarea, [tabindex=\"0\"], input');
+const skipped = 'input[type=hidden], input[type=radio]:not(:checked), :disabled';
+const stops = [...all].filter((one) => one.checkVisibility() && !one.matches(skipped));
+for (const one of stops) one.dataset.stop = '1';
+return stops.length;
+";
+/// Those that the focus has not reached.
+const MISSED_STOPS: &str =
+    "return [...document.querySelectorAll('[data-stop]:not([data-reached])')].map((one) => one.outerHTML)";
 /// A telephone.
 const PHONE: (u32, u32) = (390, 844);
 
@@ -23,6 +34,7 @@ fn pages_are_for_all_readers() {
     a_telephone_shows_all_pages(&scene, &pages).unwrap();
     pages_are_read_without_scripts(&scene, &pages).unwrap();
     a_page_is_used_by_keyboard(&scene).unwrap();
+    somebody_is_banned_by_keyboard(&scene).unwrap();
 }
 
 fn who_may_only_read_is_offered_nothing_else(scene: &Scene, pages: &[all_pages::Page]) -> Result<()> {
@@ -112,6 +124,31 @@ fn a_page_is_used_by_keyboard(scene: &Scene) -> Result<()> {
             let id = browser.run_script("return document.activeElement.id", Vec::new())?;
             Ok((id == json!("content")).then_some(()))
         })
+    })
+}
+
+/// The tabulator key leads through every page to all that can be used, and out of it: nothing holds the focus. A ban
+/// needs nothing but keys.
+fn somebody_is_banned_by_keyboard(scene: &Scene) -> Result<()> {
+    scene.visit_signed_in(|browser| {
+        // Pages that are not live: what has the focus is not made anew while keys are sent to it.
+        for page in ["/ui/paths", "/ui/routes/moved", "/ui/explain", "/ui/bans/ban"] {
+            browser.open(page)?;
+            let stops = browser.run_script(MARK_STOPS, Vec::new())?;
+            let stops = stops.as_u64().context("no number")?;
+            ensure!(stops > 20, "{page} has {stops} stops");
+            // A box that scrolls is a stop as well, for some browsers.
+            for _ in 0..stops + 10 {
+                press_key(browser, "\u{e004}")?;
+                browser.run_script("document.activeElement.dataset.reached = '1'", Vec::new())?;
+            }
+            let missed = browser.run_script(MISSED_STOPS, Vec::new())?;
+            ensure!(missed == json!([]), "keys do not reach on {page}: {missed}");
+        }
+        browser.run_script("document.getElementById('ban-ip').focus()", Vec::new())?;
+        press_key(browser, "11.66.0.77")?;
+        press_key(browser, "\u{e007}")?;
+        browser.part(".notice").wait_text("11.66.0.77 is banned")
     })
 }
 
