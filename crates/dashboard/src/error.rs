@@ -51,6 +51,18 @@ impl PageError {
     pub fn not_found() -> Self {
         Self::refused(StatusCode::NOT_FOUND, "There is no such page", "The overview leads to all pages.")
     }
+
+    /// The answer to whoever asks for a stream: a browser would follow the way to sign in, and log an error, for a
+    /// page is no stream.
+    pub fn of_stream(self) -> Self {
+        match self {
+            Self::SignedOut { .. } => {
+                let detail = "Sign in again to follow this page.";
+                Self::refused(StatusCode::UNAUTHORIZED, "Your session has ended", detail)
+            }
+            other => other,
+        }
+    }
 }
 
 impl From<NoRandomBytes> for PageError {

@@ -43,7 +43,8 @@ pub async fn answer(
     request: axum::extract::Request,
 ) -> Result<Response, PageError> {
     let (parts, _) = request.into_parts();
-    let visitor = Visitor::find(&dashboard, &parts.headers, caller_of(&parts), false).await?;
+    let visitor = Visitor::find(&dashboard, &parts.headers, caller_of(&parts), false).await;
+    let visitor = visitor.map_err(PageError::of_stream)?;
     let place = Place::take(&dashboard, &visitor)?;
     let (sent, queue) = Default::default();
     let mut live = Live { dashboard, page, query, parts, sent, queue };

@@ -225,6 +225,10 @@ async fn live_parts_come_for_a_session_and_only_so_many() {
         let end = async { while stream.chunk().await.unwrap().is_some() {} };
         tokio::time::timeout(DEADLINE, end).await.unwrap();
     }
+    // A browser that tries again is refused, and not led to a page that is no stream.
+    for path in ["/ui/live/health", "/ui/events/follow"] {
+        assert_eq!(visitor.get(path).await.status(), 401, "{path}");
+    }
 }
 
 /// A form of the import page with a list.

@@ -27,9 +27,10 @@ const LONGEST: Duration = crate::session::LONGEST;
 /// Answers rows as events come. The API's stream ends by itself when the token is revoked.
 pub async fn answer(
     State(dashboard): State<Dashboard>,
-    visitor: Visitor,
+    visitor: Result<Visitor, PageError>,
     query: PageQuery,
 ) -> Result<Response, PageError> {
+    let visitor = visitor.map_err(PageError::of_stream)?;
     let place = Place::take(&dashboard, &visitor)?;
     let wanted = filters(&query).with("since", "").with("until", "");
     let answer = visitor.api.stream(&format!("events{}", wanted.text()), "text/event-stream").await?;
