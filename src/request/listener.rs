@@ -32,7 +32,7 @@ impl CameBy {
         let is_cached = modes.ip == Mode::Cached && (modes.route == Mode::Cached || !of_tidegate);
         let tables = tables.filter(|_| is_cached);
         let routes = tables.map(|tables| &*tables.routes);
-        match of_tidegate || tables.is_none_or(|tables| !tables.scoped_bans.is_empty()) {
+        match of_tidegate || tables.is_none_or(Tables::has_scoped_bans) {
             true => Self::as_asked_by(filter, facts, routes),
             false => Self::default(),
         }

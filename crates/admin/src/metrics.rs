@@ -87,11 +87,11 @@ metrics! {
     FEED_STOPPED: Gauge "tidegate_admin_feed_stopped" []
         "1 while gateways hear of no change because the database cannot be followed";
     TABLE_ENTRIES: Gauge "tidegate_admin_table_entries" ["table"]
-        "entries of each table: `bans` and, of them, `bans_overlay`, `allow`, `shadow_bans` (also as `watched`), `scoped_bans`, `routes`, `geo`, `countries`, `limits`";
+        "entries of each table: `bans` and, of them, `bans_overlay`, `allow`, `shadow_bans` (also as `watched`), `scoped_bans`, `scoped_sources`, `routes`, `geo`, `countries`, `limits`";
     QUARANTINED_ROWS: Gauge "tidegate_admin_quarantined_rows" ["table"]
         "rows that cannot be read, or have no effect for another reason";
     TABLE_LEFT_OUT: Gauge "tidegate_admin_table_left_out" ["table"]
-        "of these, entries that have no effect because their table is full: `bans`, `allow`, `shadow_bans`, `scoped_bans`";
+        "of these, entries that have no effect because their table is full: `bans`, `allow`, `shadow_bans`, `scoped_bans` (of sources as well)";
     SOURCES: Gauge "tidegate_admin_ban_sources" ["state"]
         "sources of bans: `ok`; `failing`, whose last fetch failed; `held_back`, whose list became empty or lost too much at once; `stale`, not fetched for three intervals and five minutes";
     SOURCE_ENTRIES: Gauge "tidegate_admin_ban_source_entries" []

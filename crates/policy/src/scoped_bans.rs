@@ -61,6 +61,16 @@ pub struct ScopedMatch {
     pub watched: Option<Prefix>,
 }
 
+impl ScopedMatch {
+    /// What covers the client by two tables: in each the longest prefix.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        // Of two prefixes that cover an address the longer one is the greater.
+        let banned = self.banned.max(other.banned);
+        Self { banned, watched: self.watched.max(other.watched).filter(|_| banned.is_none()) }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Layout {
     #[serde(deserialize_with = "at_most::<MAX_SCOPES, _, _>")]

@@ -171,6 +171,8 @@ tables! {
     ShadowBans = "shadow_bans", shadow_bans: AddressTable;
     /// Bans that apply at some hostnames or routes only, in shadow or not.
     ScopedBans = "scoped_bans", scoped_bans: Arc<ScopedBans>;
+    /// The same of sources. They may have a million, which are not sent again for one ban of the table before.
+    ScopedSources = "scoped_sources", scoped_sources: Arc<ScopedBans>;
 }
 
 impl Table {

@@ -23,8 +23,18 @@ fn status_text(health: &Value) -> String {
         all.map(|one| format!("{heading} {}: {}\n", cell(&one["code"]), cell(&one["detail"]))).collect()
     };
     let entries = |name: &str| cell(&health["tables"][name]["entries"]);
-    let tables = ["bans", "shadow_bans", "scoped_bans", "allow", "geo", "routes", "backends", "limits"]
-        .map(|name| [name.to_owned(), entries(name)]);
+    let tables = [
+        "bans",
+        "shadow_bans",
+        "scoped_bans",
+        "scoped_sources",
+        "allow",
+        "geo",
+        "routes",
+        "backends",
+        "limits",
+    ]
+    .map(|name| [name.to_owned(), entries(name)]);
     let tables = tables.into_iter().filter(|[_, entries]| entries != "-");
     let gateways = health["gateways"].as_array().map_or(0, Vec::len);
     format!(

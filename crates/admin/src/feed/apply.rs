@@ -33,12 +33,14 @@ impl NextSnapshot {
     pub fn apply(mut snapshot: Snapshot, rows: ChangedRows) -> Result<Self, FormatError> {
         let sources: Vec<StoreTable> = StoreTable::ALL.into_iter().filter(|table| rows.has(*table)).collect();
         let prefixes = snapshot.apply(rows);
-        let (allow, watched, scoped) = (prefixes.allow, prefixes.watched, prefixes.scoped);
+        let (allow, watched) = (prefixes.allow, prefixes.watched);
+        let (scoped, scoped_sources) = (prefixes.scoped, prefixes.scoped_sources);
         let may_have_changed = |table: &Table| match table {
             // Most changes of `ip_monitor` are bans that hold everywhere, which change none of these tables.
             Table::Allow => allow,
             Table::ShadowBans => watched,
             Table::ScopedBans => scoped,
+            Table::ScopedSources => scoped_sources,
             table => made_from(*table).iter().any(|source| sources.contains(source)),
         };
         Self::lay_out(snapshot, prefixes, Table::whole().filter(may_have_changed))
@@ -64,7 +66,7 @@ pub(super) fn is_little(snapshot: &Snapshot, rows: &ChangedRows) -> bool {
     if snapshot.count(RowStatus::Watched) > FEW_ENTRIES && snapshot.ips.may_change_watched(&rows.ips) {
         return false;
     }
-    if snapshot.ips.scopes.prefixes > FEW_ENTRIES && rows.has(StoreTable::ScopedBans) {
+    if snapshot.ips.scopes.rows.prefixes > FEW_ENTRIES && rows.has(StoreTable::ScopedBans) {
         return false;
     }
     StoreTable::ALL.into_iter().all(|table| is_small(table) || !rows.has(table))

@@ -140,6 +140,8 @@ fn with_rows(
         ban_recent: bans.recent().clone(),
         allow: table(|status| status.allowed)?,
         shadow_bans: table(|status| status.watched)?,
+        // With what sources have.
+        scoped_sources: Arc::default(),
         scoped_bans: table_of(&snapshot.ips, scoped.iter().map(|(prefix, rows)| (*prefix, &rows[..])))?,
         ..before.set.clone()
     };

@@ -71,8 +71,10 @@ pub(super) struct ChangedPrefixes {
     pub allow: bool,
     /// Whether the table of bans in shadow changed.
     pub watched: bool,
-    /// Whether the table of bans with a scope changed.
+    /// Whether the table of rows with a scope changed.
     pub scoped: bool,
+    /// Whether that of sources with a scope changed.
+    pub scoped_sources: bool,
 }
 
 /// All valid rows, by prefix.
@@ -253,7 +255,7 @@ impl IpMonitor {
 
     /// Makes `sets` what sources ban at some hostnames or routes.
     pub fn set_scoped_sets(&mut self, sets: ScopedSets, changed: &mut ChangedPrefixes) {
-        changed.scoped |= !self.scoped_sets.is_same(&sets);
+        changed.scoped_sources |= !self.scoped_sets.is_same(&sets);
         self.scoped_sets = sets;
     }
 

@@ -1,10 +1,11 @@
-//! Bans that apply at some hostnames or routes only: those of rows of `scoped_bans`, and of sources. They are a
-//! table of their own, laid out whole when one of them changes.
+//! Bans that apply at some hostnames or routes only: those of rows of `scoped_bans`, and of sources. Each of the two is
+//! a table of its own, laid out whole when one of its bans changes: a ban by hand does not send a list again.
 //!
 //! There may be 255 different scopes. Those that came first are in: one that is in stays in while a ban has it. When
 //! all rows are read at once, at the start of the service, "first" goes by their times.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use imbl::OrdSet;
@@ -13,13 +14,13 @@ use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
 use tidegate_policy::codec::FormatError;
 use tidegate_policy::scope::Scope;
-use tidegate_policy::scoped_bans::{MAX_SCOPED_PREFIXES, MAX_SCOPES, ScopedBan, ScopedBans};
+use tidegate_policy::scoped_bans::{MAX_SCOPED_PREFIXES, MAX_SCOPES, ScopedBan, ScopedBans, ScopedBansCheck};
 use tidegate_policy::table::AddressTable;
 
 use super::ban_sources::{StoredSets, end_of};
 use super::clock::Millis;
 use super::documents::Documents;
-use super::ip_monitor::{IpMonitor, ListedPrefix, each_once};
+use super::ip_monitor::{ChangedPrefixes, IpMonitor, ListedPrefix, each_once};
 use super::ip_rows::RowStatus;
 use super::scoped_rows::ScopedRow;
 use super::table_room::Arrival;
@@ -96,96 +97,145 @@ impl ScopedSets {
     }
 }
 
-/// The scopes that the table has, and what has no effect.
+/// The scopes that the two tables may have, and what each of them has.
 #[derive(Clone, Default)]
 pub(super) struct ScopeRoom {
-    numbered: OrdSet<Arc<Scope>>,
-    /// The place of each among them.
-    numbers: HashMap<Arc<Scope>, u8>,
-    /// Bans whose scope is not among them, or that did not fit.
+    taken_in: OrdSet<Arc<Scope>>,
+    /// The table of the rows.
+    pub rows: TableFigures,
+    /// That of the sources.
+    pub sources: TableFigures,
+}
+
+/// What there is of one of the two tables.
+#[derive(Clone, Copy, Default)]
+pub(super) struct TableFigures {
+    /// Bans whose scope is not taken in, or that did not fit.
     pub left_out: usize,
-    /// Prefixes of the table.
+    /// Prefixes.
     pub prefixes: usize,
 }
 
 impl ScopeRoom {
-    /// Whether bans of this scope are in the table.
+    /// Whether bans of this scope are in a table.
     pub fn has(&self, scope: &Scope) -> bool {
-        self.numbered.contains(scope)
+        self.taken_in.contains(scope)
     }
 
-    /// Takes in what there is of `scopes`, in place of what there no longer is: those that came first.
-    fn renew(&mut self, scopes: &BTreeMap<Arc<Scope>, Arrival>) {
-        let stay = self.numbered.iter().filter(|scope| scopes.contains_key(*scope));
-        self.numbered = stay.cloned().collect();
-        let new = scopes.iter().filter(|(scope, _)| !self.numbered.contains(*scope));
+    /// Takes in what there is of `scopes`, in place of what there no longer is: those that came first. Returns those
+    /// that are new.
+    fn renew(&mut self, scopes: &BTreeMap<Arc<Scope>, Arrival>) -> Vec<Arc<Scope>> {
+        let stay = self.taken_in.iter().filter(|scope| scopes.contains_key(*scope));
+        self.taken_in = stay.cloned().collect();
+        let new = scopes.iter().filter(|(scope, _)| !self.taken_in.contains(*scope));
         let mut new: Vec<_> = new.map(|(scope, came)| (*came, Arc::clone(scope))).collect();
         new.sort_unstable();
-        let room = MAX_SCOPES.saturating_sub(self.numbered.len());
-        self.numbered.extend(new.into_iter().take(room).map(|(_, scope)| scope));
-        self.numbers = self.numbered.iter().cloned().zip(0..).collect();
-    }
-
-    fn number(&self, scope: &Scope) -> Option<u8> {
-        self.numbers.get(scope).copied()
+        new.truncate(MAX_SCOPES.saturating_sub(self.taken_in.len()));
+        let new: Vec<_> = new.into_iter().map(|(_, scope)| scope).collect();
+        self.taken_in.extend(new.iter().cloned());
+        new
     }
 
     /// The scopes that are in.
     pub fn all(&self) -> impl Iterator<Item = &Scope> {
-        self.numbered.iter().map(|scope| &**scope)
-    }
-
-    fn scopes(&self) -> Vec<Scope> {
-        self.numbered.iter().map(|scope| Scope::clone(scope)).collect()
+        self.taken_in.iter().map(|scope| &**scope)
     }
 }
 
-/// The table of the bans with a scope of `ips`, and how many prefixes it has.
-pub(super) fn lay_out(ips: &mut IpMonitor) -> Result<(Vec<u8>, usize), FormatError> {
-    let scopes = scopes_of(ips.scoped.values().flat_map(|rows| rows.iter()), &ips.scoped_sets);
-    ips.scopes.renew(&scopes);
-    let (mut bans, mut prefixes, mut left_out) = (Vec::new(), Vec::new(), 0_usize);
-    // Sources may have a million: they are merged, and nothing is looked up for each.
-    let mut rows = ips.scoped.iter().peekable();
-    let of_set = |set: &'_ ScopedSet| (ips.scopes.number(&set.scope), set.shadow);
-    let mut sets: Vec<_> =
-        ips.scoped_sets.0.iter().map(|set| (of_set(set), set.table.iter().peekable())).collect();
-    loop {
-        let of_sets =
-            sets.iter_mut().filter_map(|(_, entries)| entries.peek().map(|entry| entry.prefix)).min();
-        let prefix = match (rows.peek().map(|(prefix, _)| **prefix), of_sets) {
-            (Some(one), Some(other)) => one.min(other),
-            (one, other) => match one.or(other) {
-                Some(prefix) => prefix,
-                None => break,
-            },
-        };
-        let (from, mut out) = (bans.len(), 0_usize);
-        let of_prefix = rows.next_if(|(next, _)| **next == prefix).map_or(&[][..], |(_, rows)| rows);
-        for row in of_prefix {
-            out = out.saturating_add(add_ban(ips.scopes.number(&row.scope), row.in_table(), from, &mut bans));
-        }
-        for ((scope, shadow), entries) in &mut sets {
-            let entry = entries.next_if(|entry| entry.prefix == prefix);
-            if let Some(end) = entry.and_then(|entry| end_of(entry.state)) {
-                out = out.saturating_add(add_ban(*scope, (*shadow, end), from, &mut bans));
-            }
-        }
-        bans.get_mut(from..).unwrap_or_default().sort_unstable();
-        if prefixes.len() >= MAX_SCOPED_PREFIXES {
-            left_out = left_out.saturating_add(out).saturating_add(bans.len() - from);
-            bans.truncate(from);
-            continue;
-        }
-        left_out = left_out.saturating_add(out);
-        if bans.len() > from {
-            prefixes.push((prefix, from..bans.len()));
+/// The scopes of one table in their order, which are its numbers for them.
+struct Numbered(BTreeMap<Arc<Scope>, u8>);
+
+impl Numbered {
+    /// Those of `scopes` that `room` has.
+    fn new<'s>(room: &ScopeRoom, scopes: impl Iterator<Item = &'s Arc<Scope>>) -> Self {
+        let all: BTreeSet<_> = scopes.filter(|scope| room.has(scope)).collect();
+        Self(all.into_iter().cloned().zip(0..).collect())
+    }
+
+    fn number(&self, scope: &Scope) -> Option<u8> {
+        self.0.get(scope).copied()
+    }
+
+    fn to_vec(&self) -> Vec<Scope> {
+        self.0.keys().map(|scope| Scope::clone(scope)).collect()
+    }
+}
+
+/// A table that is being laid out, prefix by prefix.
+#[derive(Default)]
+struct Layout {
+    bans: Vec<ScopedBan<u8>>,
+    prefixes: Vec<(Prefix, Range<usize>)>,
+    /// Where the bans of the next prefix begin.
+    from: usize,
+    left_out: usize,
+}
+
+impl Layout {
+    /// Adds a ban of the next prefix; `scope`: its number, if it has one.
+    fn add(&mut self, scope: Option<u8>, of_ban: (bool, Option<UnixSeconds>)) {
+        match scope {
+            Some(scope) => add_ban(scope, of_ban, self.from, &mut self.bans),
+            None => self.left_out = self.left_out.saturating_add(1),
         }
     }
-    let all = prefixes.iter().map(|(prefix, range)| (*prefix, bans.get(range.clone()).unwrap_or_default()));
-    let bytes = ScopedBans::encode(ips.scopes.scopes(), all)?;
-    (ips.scopes.left_out, ips.scopes.prefixes) = (left_out, prefixes.len());
-    Ok((bytes, prefixes.len()))
+
+    /// Says which prefix that was.
+    fn end(&mut self, prefix: Prefix) {
+        let mine = self.from..self.bans.len();
+        if self.prefixes.len() >= MAX_SCOPED_PREFIXES {
+            self.left_out = self.left_out.saturating_add(mine.len());
+            self.bans.truncate(self.from);
+        } else if !mine.is_empty() {
+            self.bans.get_mut(mine.clone()).unwrap_or_default().sort_unstable();
+            self.prefixes.push((prefix, mine));
+        }
+        self.from = self.bans.len();
+    }
+
+    fn finish(self, scopes: &Numbered) -> Result<(Vec<u8>, TableFigures), FormatError> {
+        let bans = |range: &Range<usize>| self.bans.get(range.clone()).unwrap_or_default();
+        let all = self.prefixes.iter().map(|(prefix, range)| (*prefix, bans(range)));
+        let bytes = ScopedBans::encode(scopes.to_vec(), all)?;
+        Ok((bytes, TableFigures { left_out: self.left_out, prefixes: self.prefixes.len() }))
+    }
+}
+
+/// The table of the rows of `ips`, and how many prefixes it has.
+pub(super) fn lay_out_rows(ips: &mut IpMonitor) -> Result<(Vec<u8>, usize), FormatError> {
+    let all = ips.scoped.values().flat_map(|rows| rows.iter().map(|row| &row.scope));
+    let (scopes, mut table) = (Numbered::new(&ips.scopes, all), Layout::default());
+    for (prefix, rows) in &ips.scoped {
+        for row in rows.iter() {
+            table.add(scopes.number(&row.scope), row.in_table());
+        }
+        table.end(*prefix);
+    }
+    let (bytes, figures) = table.finish(&scopes)?;
+    ips.scopes.rows = figures;
+    Ok((bytes, figures.prefixes))
+}
+
+/// The table of the sources of `ips`, and how many prefixes it has.
+pub(super) fn lay_out_sources(ips: &mut IpMonitor) -> Result<(Vec<u8>, usize), FormatError> {
+    let sets = &ips.scoped_sets.0;
+    let scopes = Numbered::new(&ips.scopes, sets.iter().map(|set| &set.scope));
+    let mut table = Layout::default();
+    // They may have a million: they are merged, and nothing is looked up for each.
+    let mut sets: Vec<_> =
+        sets.iter().map(|set| (scopes.number(&set.scope), set.shadow, set.table.iter().peekable())).collect();
+    while let Some(prefix) = sets.iter_mut().filter_map(|(.., entries)| Some(entries.peek()?.prefix)).min() {
+        for (scope, shadow, entries) in &mut sets {
+            let entry = entries.next_if(|entry| entry.prefix == prefix);
+            if let Some(end) = entry.and_then(|entry| end_of(entry.state)) {
+                table.add(*scope, (*shadow, end));
+            }
+        }
+        table.end(prefix);
+    }
+    let (bytes, figures) = table.finish(&scopes)?;
+    ips.scopes.sources = figures;
+    Ok((bytes, figures.prefixes))
 }
 
 /// The scopes of rows and sets, and when the first of each came.
@@ -212,53 +262,52 @@ pub(super) fn table_of<'r>(
     ips: &IpMonitor,
     rows: impl Iterator<Item = (Prefix, &'r [ScopedRow])>,
 ) -> Result<Arc<ScopedBans>, FormatError> {
-    let mut all = Vec::new();
-    let mut room = ScopeRoom::default();
     let rows: Vec<_> = rows.collect();
-    room.renew(&scopes_of(rows.iter().flat_map(|(_, rows)| rows.iter()), &ips.scoped_sets));
+    let mut room = ScopeRoom::default();
+    let scopes = scopes_of(rows.iter().flat_map(|(_, rows)| rows.iter()), &ips.scoped_sets);
+    room.renew(&scopes);
+    let (scopes, mut table) = (Numbered::new(&room, scopes.keys()), Layout::default());
     for (prefix, rows) in rows {
-        let bans = bans_of(rows, &prefix, &ips.scoped_sets, &room);
-        if !bans.is_empty() {
-            all.push((prefix, bans));
+        for row in rows {
+            table.add(scopes.number(&row.scope), row.in_table());
         }
+        for (set, end) in ips.scoped_sets.of(&prefix) {
+            table.add(scopes.number(&set.scope), (set.shadow, end));
+        }
+        table.end(prefix);
     }
-    let bytes = ScopedBans::encode(room.scopes(), all.iter().map(|(prefix, bans)| (*prefix, &bans[..])))?;
-    let mut check = tidegate_policy::scoped_bans::ScopedBansCheck::new(&bytes)?;
-    let table = check.step(usize::MAX)?;
+    let (bytes, _) = table.finish(&scopes)?;
+    let table = ScopedBansCheck::new(&bytes)?.step(usize::MAX)?;
     table.ok_or(FormatError::Malformed("table cut short"))
 }
 
-/// What rows and sets say of a prefix.
-fn bans_of(rows: &[ScopedRow], prefix: &Prefix, sets: &ScopedSets, room: &ScopeRoom) -> Vec<ScopedBan<u8>> {
-    let mut bans = Vec::new();
-    for row in rows {
-        add_ban(room.number(&row.scope), row.in_table(), 0, &mut bans);
-    }
-    for (set, end) in sets.of(prefix) {
-        add_ban(room.number(&set.scope), (set.shadow, end), 0, &mut bans);
-    }
-    bans.sort_unstable();
-    bans
-}
-
-/// Adds a ban of the prefix whose bans begin at `from`: of one scope and mode what ends last. Returns 1 if its scope has
-/// no number, so that it is left out.
+/// Adds a ban of the prefix whose bans begin at `from`: of one scope and mode what ends last.
 fn add_ban(
-    scope: Option<u8>,
+    scope: u8,
     (shadow, expires): (bool, Option<UnixSeconds>),
     from: usize,
     to: &mut Vec<ScopedBan<u8>>,
-) -> usize {
-    let Some(scope) = scope else { return 1 };
+) {
     let mine = to.get_mut(from..).unwrap_or_default();
     match mine.iter_mut().find(|ban| (ban.scope, ban.shadow) == (scope, shadow)) {
         Some(ban) => ban.expires = ban.expires.zip(expires).map(|(one, other)| one.max(other)),
         None => to.push(ScopedBan { scope, shadow, expires }),
     }
-    0
 }
 
 impl IpMonitor {
+    /// Takes in the scopes of what rows and sources have now, if `changed` says that they changed. A scope for which
+    /// there had been no room changes the tables that have it as well.
+    pub fn renew_scopes(&mut self, changed: &mut ChangedPrefixes) {
+        if !changed.scoped && !changed.scoped_sources {
+            return;
+        }
+        let scopes = scopes_of(self.scoped.values().flat_map(|rows| rows.iter()), &self.scoped_sets);
+        let new = self.scopes.renew(&scopes);
+        changed.scoped |= !new.is_empty();
+        changed.scoped_sources |= self.scoped_sets.0.iter().any(|set| new.contains(&set.scope));
+    }
+
     /// The prefixes behind `after` with a scoped ban of a row or a source, in order, each once.
     pub fn scoped_prefixes(&self, after: Option<Prefix>) -> impl Iterator<Item = Prefix> + Send + '_ {
         use std::ops::Bound::{Excluded, Unbounded};

@@ -106,9 +106,8 @@ pub(super) fn made_from(table: Table) -> &'static [StoreTable] {
         Table::ShadowBans | Table::BanBase | Table::BanOverlay | Table::BanRecent => {
             &[StoreTable::Ip, Documents(DocumentKind::Source), StoreTable::SourceSets]
         }
-        Table::ScopedBans => {
-            &[StoreTable::ScopedBans, Documents(DocumentKind::Source), StoreTable::SourceSets]
-        }
+        Table::ScopedBans => &[StoreTable::ScopedBans],
+        Table::ScopedSources => &[Documents(DocumentKind::Source), StoreTable::SourceSets],
         Table::Flags => &[StoreTable::Flags],
         Table::Geo => &[Documents(DocumentKind::GeoRule)],
         Table::Countries => &[StoreTable::Countries],
@@ -173,7 +172,8 @@ impl Snapshot {
             Table::ShadowBans => {
                 (AddressTable::encode(self.ips.watched_entries())?, self.ips.count(RowStatus::Watched))
             }
-            Table::ScopedBans => scoped_bans::lay_out(&mut self.ips)?,
+            Table::ScopedBans => scoped_bans::lay_out_rows(&mut self.ips)?,
+            Table::ScopedSources => scoped_bans::lay_out_sources(&mut self.ips)?,
             Table::Geo => self.geo_rules.lay_out(index, geo_bytes),
             Table::Countries => return countries::table_bytes(self.countries.as_deref()),
             Table::Routes => {
@@ -211,6 +211,7 @@ impl Snapshot {
         if sources_changed {
             self.set_sources(&mut changed);
         }
+        self.ips.renew_scopes(&mut changed);
         changed
     }
 
@@ -311,6 +312,7 @@ impl Snapshot {
         // After the rows: of what does not fit into the table, those come first.
         ban_sources::replace(&mut self.source_sets, &mut self.index, stored.source_sets);
         self.set_sources(&mut changed);
+        self.ips.renew_scopes(&mut changed);
         changed
     }
 
@@ -378,7 +380,7 @@ impl Snapshot {
     /// How many bans with a scope have no effect, because there are too many scopes or too many such bans.
     #[must_use]
     pub fn scoped_left_out(&self) -> usize {
-        self.ips.scopes.left_out
+        self.ips.scopes.rows.left_out.saturating_add(self.ips.scopes.sources.left_out)
     }
 
     /// The scopes of bans, each once.

@@ -17,6 +17,7 @@ use crate::geo::{Country, GeoAction, GeoOutcome, GeoRules, RuleVerdict};
 use crate::host::RequestHost;
 use crate::request::Facts;
 use crate::route::{RouteMatch, TooLong};
+use crate::scope::Scope;
 use crate::scoped_bans::ScopedMatch;
 
 use serde::{Deserialize, Serialize};
@@ -50,9 +51,9 @@ impl IpFinding {
         if let Some(ban) = tables.bans.covering(client, now) {
             return Self::Banned(ban.prefix);
         }
-        let scoped = match tables.scoped_bans.is_empty() {
-            true => ScopedMatch::default(),
-            false => find_scoped(client, facts, tables, now),
+        let scoped = match tables.has_scoped_bans() {
+            true => find_scoped(client, facts, tables, now),
+            false => ScopedMatch::default(),
         };
         if let Some(prefix) = scoped.banned {
             return Self::Banned(prefix);
@@ -74,7 +75,7 @@ fn find_scoped(
     now: &dyn Fn() -> UnixSeconds,
 ) -> ScopedMatch {
     let (host, route) = (OnceCell::new(), OnceCell::new());
-    tables.scoped_bans.find(client, now, &mut |scope| {
+    let mut is_in = |scope: &Scope| {
         let host = host.get_or_init(|| RequestHost::read(facts.host));
         let fits_host = host.as_ref().is_some_and(|host| scope.fits_host(host));
         if !fits_host || scope.routes.is_empty() {
@@ -83,7 +84,14 @@ fn find_scoped(
         let route =
             route.get_or_init(|| tables.routes.find(facts).map(|found| found.map(|found| found.route)));
         route.as_ref().map_or(true, |route| scope.fits_route(*route))
-    })
+    };
+    let mut found = ScopedMatch::default();
+    for table in [&tables.scoped_bans, &tables.scoped_sources] {
+        if !table.is_empty() {
+            found = found.or(table.find(client, now, &mut is_in));
+        }
+    }
+    found
 }
 
 /// A client's country, and the verdict of each geo rule on it.

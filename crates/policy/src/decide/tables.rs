@@ -25,6 +25,12 @@ impl Tables {
         let bans = JoinDigest::new(base.clone(), overlay.clone(), recent.clone()).finish();
         Self { version, bans, set }
     }
+
+    /// Whether there are bans that apply at some hostnames or routes only.
+    #[must_use]
+    pub fn has_scoped_bans(&self) -> bool {
+        !(self.scoped_bans.is_empty() && self.scoped_sources.is_empty())
+    }
 }
 
 impl Deref for Tables {

@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn the_header_says_what_the_readers_read() {
         let said = formats();
-        let tables = "bans_base=1,countries=1,bans_overlay=1,allow=1,flags=2,geo=2,routes=5,limits=2,pages=1,shadow_bans=1,scoped_bans=1";
+        let tables = "bans_base=1,countries=1,bans_overlay=1,allow=1,flags=2,geo=2,routes=5,limits=2,pages=1,shadow_bans=1,scoped_bans=1,scoped_sources=1";
         assert!(said.starts_with(&format!("sync=4,{tables}")), "{said}");
         assert_eq!(said.split(',').count(), Table::COUNT, "all but one that gateways alone have: {said}");
     }

@@ -14,7 +14,7 @@ use tidegate_policy::digest::BlobHash;
 use tidegate_policy::flags::{Flag, FlagState, Flags};
 use tidegate_policy::geo::{CountryTable, GeoRule, GeoRules};
 use tidegate_policy::limit::{Limit, Limits};
-use tidegate_policy::scoped_bans::ScopedBans;
+use tidegate_policy::scope::Scope;
 use tidegate_policy::table::EntryState;
 use tidegate_policy::tables::Table;
 
@@ -420,7 +420,7 @@ impl Run {
         assert_eq!(gateway::banned(&tables.bans), self.naive("banned"));
         assert_eq!(present(tables.allow.iter()), self.naive("allowed"));
         assert_eq!(present(tables.shadow_bans.iter()), self.naive("watched"));
-        self.check_scoped(&tables.scoped_bans);
+        self.check_scoped(tables);
         assert_eq!(tables.flags, self.flags());
         assert_eq!((&*tables.geo, &*tables.limits), (&self.geo(), &Limits::new(self.limit.clone())));
         assert!(tables.countries.as_bytes() == self.countries);
@@ -428,7 +428,7 @@ impl Run {
     }
 
     /// Compares, for each address that a key begins with and each scope, at a second at which some have ended.
-    fn check_scoped(&self, table: &ScopedBans) {
+    fn check_scoped(&self, tables: &Tables) {
         let now = 1_795_456_801;
         let of = |status, scope| self.naive_of(status, Some(scope));
         let longest = |bans: &BTreeMap<Prefix, Option<UnixSeconds>>, client| {
@@ -441,7 +441,10 @@ impl Run {
         for (of_hosts, scope) in [(true, host_a), (false, route_b)] {
             let (banned, watched) = (of("banned", scope), of("watched", scope));
             for client in KEYS.iter().filter_map(|key| Some(key.parse::<Prefix>().ok()?.ends().0)) {
-                let found = table.find(client, &|| now, &mut |scope| scope.hostnames.is_empty() != of_hosts);
+                let mut is_in = |scope: &Scope| scope.hostnames.is_empty() != of_hosts;
+                let [found, of_sources] = [&tables.scoped_bans, &tables.scoped_sources]
+                    .map(|table| table.find(client, &|| now, &mut is_in));
+                let found = found.or(of_sources);
                 let banned = longest(&banned, client);
                 assert_eq!(found.banned, banned, "{client} {scope}");
                 // What is in shadow is said where nothing denies.
@@ -480,8 +483,9 @@ impl Run {
             assert_eq!(gateway.whole[&Table::Routes].0, routes);
             assert_eq!((gateway.flags(), gateway.geo()), (flags.clone(), geo.clone()));
             assert_eq!(gateway.limits(), Limits::new(self.limit.clone()));
-            let scoped = self.feed.snapshot().tables.whole[Table::ScopedBans].hash;
-            assert_eq!(gateway.whole[&Table::ScopedBans].0, scoped);
+            for table in [Table::ScopedBans, Table::ScopedSources] {
+                assert_eq!(gateway.whole[&table].0, self.feed.snapshot().tables.whole[table].hash);
+            }
             assert!(gateway.countries().as_bytes() == self.countries);
         }
         let snapshot = self.feed.snapshot();

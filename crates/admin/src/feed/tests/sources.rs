@@ -7,7 +7,9 @@ use std::time::Duration;
 use tidegate_policy::UnixSeconds;
 use tidegate_policy::address::Prefix;
 use tidegate_policy::decide::IpFinding;
+use tidegate_policy::request::Facts;
 use tidegate_policy::table::{AddressTable, Entry, EntryState};
+use tidegate_policy::tables::Table;
 use tidegate_policy::wire::sync::OverlayUpdate;
 use tokio::time::sleep;
 
@@ -15,7 +17,7 @@ use super::gateway::SimGateway;
 use super::memory::{Memory, row};
 use super::{from, start, tiny};
 use crate::feed::{Feed, FeedOptions, RowStatus, SourceSet};
-use crate::store::{DocumentKind, StoreTable};
+use crate::store::{DocumentKind, ScopedBanRow, StoreTable};
 
 const DOCUMENT: &str = r#"{"url":"https://lists.example.com/x","reason":"listed"}"#;
 
@@ -191,6 +193,67 @@ async fn what_is_in_shadow_denies_nobody_until_the_mode_changes() {
     for (last, wanted) in [(1, "banned"), (2, "watched"), (3, "banned"), (4, "watched")] {
         assert_eq!(found(last).await, wanted, "{last}");
     }
+}
+
+/// A source of some hostnames is not sent again for a ban of others, and comes in when there is room for its scope.
+#[tokio::test(start_paused = true)]
+async fn bans_of_some_hostnames_do_not_send_the_list_of_a_source_again() {
+    let store = Arc::new(Memory::default());
+    let feed = start(&store, FeedOptions::default()).await;
+    let mut gateway = SimGateway::new("g");
+    let scope = |name: &str| format!(r#"{{"hostnames":["{name}.example"]}}"#);
+    let scoped = |ip: &str, name: &str| ScopedBanRow {
+        ip: ip.to_owned(),
+        applies_to: scope(name),
+        status: "banned".to_owned(),
+        created_at: Some("2026-11-22".to_owned()),
+        ..ScopedBanRow::default()
+    };
+    store.put_document(
+        DocumentKind::Source,
+        "a",
+        DOCUMENT.replace('{', &format!(r#"{{"applies_to":{},"#, scope("s"))),
+    );
+    store.set_source("a", Some(set(hosts(0, 300_000))));
+    settle(&feed).await;
+    gateway.poll(&feed).await;
+    let size = |gateway: &SimGateway, table| gateway.whole[&table].1.len();
+    assert!(size(&gateway, Table::ScopedSources) > 300_000);
+    let mut whole = async || {
+        settle(&feed).await;
+        let answer = gateway.poll(&feed).await.unwrap();
+        let tables: Vec<Table> = answer.whole.iter().map(|update| update.table).collect();
+        (tables, size(&gateway, Table::ScopedBans))
+    };
+    // Its name is before the source's: what a table calls a scope is its own affair.
+    let row = scoped("11.0.0.1", "a");
+    store.put_scoped(row.clone());
+    let (tables, len) = whole().await;
+    assert!(tables == [Table::ScopedBans] && len < 200, "{tables:?}, {len} bytes");
+    let found = async |host: &str| {
+        let tables = feed.tables().await.unwrap();
+        let facts = Facts { host: host.as_bytes(), ..from("11.0.0.1".parse().unwrap()) };
+        IpFinding::look_up(&facts, &tables, || 1) != IpFinding::Clear
+    };
+    assert!(found("a.example").await && found("s.example").await && !found("b.example").await);
+    store.delete_scoped(&row.key());
+    assert_eq!(whole().await.0, [Table::ScopedBans]);
+
+    // All scopes are taken; one that leaves makes room for the source's, whose table is sent then.
+    store.set_source("a", None);
+    settle(&feed).await;
+    let rows: Vec<_> = (0..255).map(|n| scoped(&format!("11.0.1.{n}"), &format!("h{n}"))).collect();
+    for row in &rows {
+        store.put_scoped(row.clone());
+    }
+    store.set_source("a", Some(set(hosts(0, 3))));
+    assert!(whole().await.0.contains(&Table::ScopedSources));
+    assert!(!found("s.example").await);
+    assert_eq!(feed.snapshot().scoped_left_out(), 3);
+    store.delete_scoped(&rows[7].key());
+    assert!(whole().await.0.contains(&Table::ScopedSources));
+    assert!(found("s.example").await);
+    assert_eq!(feed.snapshot().scoped_left_out(), 0);
 }
 
 /// A direct question is answered by the sets also while the newest tables are late.

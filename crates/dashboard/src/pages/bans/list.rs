@@ -40,6 +40,8 @@ struct Tables {
     shadow_bans: TableInfo,
     /// Bans of some hostnames or routes, in shadow or not.
     scoped_bans: TableInfo,
+    /// The same of sources.
+    scoped_sources: TableInfo,
 }
 
 impl Tables {
@@ -59,11 +61,16 @@ impl Tables {
             allow: everywhere("allowed"),
             shadow_bans: everywhere("watched"),
             scoped_bans: count(&|entry| entry.applies_to.is_some()),
+            scoped_sources: TableInfo { entries: 0 },
         })
     }
 
     fn all(&self) -> u64 {
-        self.bans.entries + self.allow.entries + self.shadow_bans.entries + self.scoped_bans.entries
+        self.bans.entries + self.allow.entries + self.shadow_bans.entries + self.scoped()
+    }
+
+    fn scoped(&self) -> u64 {
+        self.scoped_bans.entries + self.scoped_sources.entries
     }
 }
 
@@ -135,7 +142,7 @@ fn search(wanted: &str, wrong: Option<&Problem>) -> Markup {
 }
 
 fn filters(current: &str, tables: &Tables) -> Markup {
-    let scoped = tables.scoped_bans.entries;
+    let scoped = tables.scoped();
     let filters = [
         ("", "All", tables.all()),
         ("banned", "Banned", tables.bans.entries),

@@ -41,6 +41,8 @@ struct Case {
     shadow_bans: Vec<Entry>,
     /// Bans that apply somewhere: the scope as its index in [`SCOPES`].
     scoped: Vec<(Entry, ScopedBan<u8>)>,
+    /// Those of odd scopes are of sources.
+    has_sources: bool,
     /// The country of the addresses from each of these on, up to the next.
     countries: BTreeMap<u8, Option<Country>>,
     rules: Vec<GeoRule>,
@@ -118,8 +120,9 @@ prop_compose! {
         host in select(&["h", "H.:80", "a.h", "b.a.h", "g", "x"][..]),
         path in prop_oneof![6 => select(&PATHS[..]).prop_map(|(path, _, _)| path), 1 => Just("/nowhere")],
         settings in any_settings(),
+        has_sources in any::<bool>(),
     ) -> Case {
-        Case { allow, bans, shadow_bans, scoped, countries, rules, client, country_source, host, path, settings }
+        Case { allow, bans, shadow_bans, scoped, has_sources, countries, rules, client, country_source, host, path, settings }
     }
 }
 
@@ -142,7 +145,8 @@ impl Case {
             geo: Arc::new(GeoRules::new(self.rules.clone())),
             routes: ROUTES.clone(),
             shadow_bans: table(&self.shadow_bans),
-            scoped_bans: self.scoped_bans(),
+            scoped_bans: self.scoped_bans(false),
+            scoped_sources: self.scoped_bans(true),
             ..tables.set.clone()
         };
         Tables { set, ..tables }
@@ -159,14 +163,15 @@ impl Case {
         }
     }
 
-    fn scoped_bans(&self) -> Arc<ScopedBans> {
+    fn scoped_bans(&self, of_sources: bool) -> Arc<ScopedBans> {
         let all = |names: &[&str]| names.iter().map(ToString::to_string).collect();
         let scope = |(hostnames, routes): &(&[&str], &[&str])| Scope {
             hostnames: all(hostnames),
             routes: all(routes),
         };
         let mut bans: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for (entry, ban) in &self.scoped {
+        let is_of_source = |ban: &ScopedBan<u8>| self.has_sources && ban.scope % 2 == 1;
+        for (entry, ban) in self.scoped.iter().filter(|(_, ban)| is_of_source(ban) == of_sources) {
             bans.entry(entry.prefix).or_default().push(*ban);
         }
         let bans = bans.iter().map(|(prefix, bans)| (*prefix, &bans[..]));
