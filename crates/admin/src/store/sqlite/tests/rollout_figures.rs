@@ -32,8 +32,8 @@ fn measurement(run: u64, number: u32) -> Measurement {
 fn empty() -> (TestStore, Connection) {
     let home = test_store();
     let conn = foreign_connection(&home.path);
-    // As in a transaction of events.
-    conn.execute_batch("BEGIN").unwrap();
+    // As in a transaction of events: one that only became a writer after a read would find that the store wrote meanwhile.
+    conn.execute_batch("BEGIN IMMEDIATE").unwrap();
     (home, conn)
 }
 
