@@ -19,6 +19,9 @@ const SMALL: usize = 256 << 10;
 const AT_ONCE: usize = 32;
 /// A turn in which no page is asked for ends after this long: the gateway has gone, or has what it needs.
 const IDLE: Duration = Duration::from_secs(5);
+/// A turn whose page takes longer than this ends as well: a gateway waits 5 s for a page, and one whose host or line has
+/// failed reads no more, for as long as the connection stands.
+const STALLED: Duration = Duration::from_secs(15);
 /// A gateway that does not poll again for this long loses its place.
 const ABSENT: Duration = Duration::from_secs(3);
 /// How long a page waits that is asked for out of turn, as of a base that a gateway folded wrongly.
@@ -43,6 +46,7 @@ struct Active {
     left: usize,
     /// Pages under way.
     pages: usize,
+    /// When a page last began or ended.
     used: Instant,
 }
 
@@ -94,7 +98,8 @@ impl Downloads {
             timeout(PAGE_WAIT, waited).await.ok()?;
         }
         if let Some(active) = self.turns().active.get_mut(gateway) {
-            active.pages += 1;
+            active.pages = active.pages.saturating_add(1);
+            active.used = Instant::now();
         }
         Some(PageGuard { turns: Arc::downgrade(&self.0), gateway: gateway.clone(), bytes })
     }
@@ -103,7 +108,10 @@ impl Downloads {
     pub fn expire(&self) {
         let now = Instant::now();
         let mut turns = self.turns();
-        turns.active.retain(|_, one| one.pages > 0 || now.saturating_duration_since(one.used) < IDLE);
+        turns.active.retain(|_, one| {
+            let longest = if one.pages > 0 { STALLED } else { IDLE };
+            now.saturating_duration_since(one.used) < longest
+        });
         turns.waiting.retain(|_, one| one.requests > 0 || now.saturating_duration_since(one.last) < ABSENT);
         let Turns { waiting, order, .. } = &mut *turns;
         order.iter_mut().for_each(|order| order.retain(|gateway| waiting.contains_key(gateway)));
@@ -309,6 +317,27 @@ mod tests {
         tokio::time::advance(IDLE).await;
         downloads.expire();
         assert!(active(&downloads).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gateways_that_stop_to_read_hold_up_nobody_for_long() {
+        let downloads = full().await;
+        let mut pages = Vec::new();
+        for number in 0..AT_ONCE {
+            pages.push(downloads.page(&gateway(number), TABLE / 3, TABLE).await.unwrap());
+        }
+        let next = gateway(100);
+        let mut waits = downloads.turn(&next, true);
+        assert!(!waits.has_come(99, TABLE));
+        tokio::time::advance(IDLE).await;
+        downloads.expire();
+        assert!(!waits.has_come(99, TABLE), "their pages may still arrive");
+        tokio::time::advance(STALLED).await;
+        downloads.expire();
+        waits.comes().await;
+        assert!(waits.has_come(99, TABLE));
+        drop(pages);
+        assert_eq!(active(&downloads), [100], "the ends of their pages are theirs alone");
     }
 
     #[tokio::test(start_paused = true)]
