@@ -30,7 +30,7 @@ pub struct EntryArgs {
 
 /// Where a ban applies.
 #[derive(clap::Args, Debug)]
-pub struct ScopeArgs {
+pub struct BanScopeArgs {
     /// Only for requests with this hostname, also *.example.com; may be repeated. With --route as well, for those
     /// that have one of the hostnames and take one of the routes. Without both: for all.
     #[arg(long, value_name = "HOSTNAME")]
@@ -40,7 +40,7 @@ pub struct ScopeArgs {
     route: Vec<String>,
 }
 
-impl ScopeArgs {
+impl BanScopeArgs {
     /// As the API takes it; `None`: everywhere.
     fn scope(&self) -> Option<Value> {
         let fields = [("hostnames", &self.host), ("routes", &self.route)];
@@ -64,7 +64,7 @@ pub struct WhichBansArgs {
 impl WhichBansArgs {
     /// As the API takes it; `None`: all.
     pub fn scope(&self) -> Option<Value> {
-        ScopeArgs { host: self.host.clone(), route: self.route.clone() }.scope()
+        BanScopeArgs { host: self.host.clone(), route: self.route.clone() }.scope()
     }
 }
 
@@ -77,7 +77,7 @@ pub struct BanArgs {
     #[arg(long)]
     shadow: bool,
     #[command(flatten)]
-    places: ScopeArgs,
+    places: BanScopeArgs,
     /// Ban it although its network is protected, or on the allow list.
     #[arg(long)]
     force: bool,

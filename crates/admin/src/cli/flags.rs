@@ -27,7 +27,7 @@ pub enum FlagsCommand {
         #[arg(required = true, value_name = "NAME=STATE", value_parser = setting)]
         settings: Vec<(String, Value)>,
         #[command(flatten)]
-        scope: ScopeArgs,
+        scope: FlagScopeArgs,
         #[command(flatten)]
         change: ChangeArgs,
     },
@@ -41,7 +41,7 @@ pub enum FlagsCommand {
 
 /// Which requests flags that are on, for all clients or a share, are limited to; elsewhere they are off.
 #[derive(clap::Args, Debug)]
-pub struct ScopeArgs {
+pub struct FlagScopeArgs {
     /// On this gateway only, by Envoy's node id; may be repeated.
     #[arg(long = "gateway", value_name = "NODE")]
     gateways: Vec<String>,
@@ -53,7 +53,7 @@ pub struct ScopeArgs {
     routes: Vec<String>,
 }
 
-impl ScopeArgs {
+impl FlagScopeArgs {
     /// A state with these limits.
     fn of(&self, state: &Value) -> anyhow::Result<Value> {
         let lists = [("gateways", &self.gateways), ("hostnames", &self.hostnames), ("routes", &self.routes)];
@@ -241,7 +241,7 @@ mod tests {
         }
         let names = |names: &[&str]| names.iter().map(ToString::to_string).collect();
         let scope =
-            ScopeArgs { gateways: names(&["e"]), hostnames: names(&["a.b", "*.c"]), routes: Vec::new() };
+            FlagScopeArgs { gateways: names(&["e"]), hostnames: names(&["a.b", "*.c"]), routes: Vec::new() };
         let limited =
             |percent: u8| json!({"percent": percent, "gateways": ["e"], "hostnames": ["a.b", "*.c"]});
         for (given, percent) in [(json!(true), 100), (json!({"percent": 25}), 25)] {
